@@ -1,0 +1,138 @@
+//! Jobs: what takes longer than a reply.
+
+use serde::{Deserialize, Serialize};
+
+/// What a job does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobKind {
+    /// An image comes out of a registry.
+    PullImage,
+    /// An image goes.
+    DeleteImage,
+    /// Images that nothing uses go.
+    PruneImages,
+    /// An image is written to a descriptor.
+    ExportImage,
+    /// A kernel is taken in.
+    ImportKernel,
+    /// A kernel goes.
+    DeleteKernel,
+    /// A VM is made, and started unless told otherwise.
+    CreateVm,
+    /// A VM starts.
+    StartVm,
+    /// A VM stops.
+    StopVm,
+    /// A VM stops and starts again.
+    RestartVm,
+    /// A VM goes.
+    DeleteVm,
+}
+
+/// Where a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JobState {
+    /// At work.
+    Running,
+    /// Asked to stop, undoing what it did.
+    Cancelling,
+    /// Ended as it should.
+    Done,
+    /// Ended with an error.
+    Failed,
+    /// Ended because somebody asked it to.
+    Cancelled,
+}
+
+/// What a job is doing at the moment. Each phase counts its own `done` of `total`, which never goes backwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Waiting for its turn.
+    Queued,
+    /// Asking the registry what the reference means. Counts nothing.
+    Resolving,
+    /// Downloading layers and writing their files into the image. Counts compressed bytes.
+    Pulling,
+    /// Writing the filesystem's own structures. Counts nothing.
+    Writing,
+    /// Putting the finished image in its place. Counts nothing.
+    Publishing,
+    /// Reading what the client hands over. Counts bytes.
+    Importing,
+    /// Making the initramfs. Counts nothing.
+    Initramfs,
+    /// Making the VM's disk. Counts bytes.
+    Disk,
+    /// Making loop device, TAP and process. Counts steps.
+    Starting,
+    /// Waiting for the guest to answer. Counts nothing.
+    Booting,
+    /// Waiting for the guest to be down. Counts nothing.
+    Stopping,
+    /// Writing to the client's descriptor. Counts bytes.
+    Exporting,
+    /// Removing. Counts things.
+    Removing,
+    /// Ended.
+    Finished,
+}
+
+impl JobKind {
+    /// The word for it on the bus.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            JobKind::PullImage => "pull-image",
+            JobKind::DeleteImage => "delete-image",
+            JobKind::PruneImages => "prune-images",
+            JobKind::ExportImage => "export-image",
+            JobKind::ImportKernel => "import-kernel",
+            JobKind::DeleteKernel => "delete-kernel",
+            JobKind::CreateVm => "create-vm",
+            JobKind::StartVm => "start-vm",
+            JobKind::StopVm => "stop-vm",
+            JobKind::RestartVm => "restart-vm",
+            JobKind::DeleteVm => "delete-vm",
+        }
+    }
+}
+
+impl JobState {
+    /// The word for it on the bus.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            JobState::Running => "running",
+            JobState::Cancelling => "cancelling",
+            JobState::Done => "done",
+            JobState::Failed => "failed",
+            JobState::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether nothing more will happen.
+    pub fn is_final(self) -> bool {
+        matches!(self, JobState::Done | JobState::Failed | JobState::Cancelled)
+    }
+}
+
+impl Phase {
+    /// The word for it on the bus.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Queued => "queued",
+            Phase::Resolving => "resolving",
+            Phase::Pulling => "pulling",
+            Phase::Writing => "writing",
+            Phase::Publishing => "publishing",
+            Phase::Importing => "importing",
+            Phase::Initramfs => "initramfs",
+            Phase::Disk => "disk",
+            Phase::Starting => "starting",
+            Phase::Booting => "booting",
+            Phase::Stopping => "stopping",
+            Phase::Exporting => "exporting",
+            Phase::Removing => "removing",
+            Phase::Finished => "finished",
+        }
+    }
+}

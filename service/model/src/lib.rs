@@ -1,0 +1,21 @@
+//! Ids, names, specs, states and plans: what banger decides, without doing any of it.
+//!
+//! Nothing here reads a clock, a file or a socket, so everything here is tested by table.
+
+mod bytes;
+mod error;
+mod id;
+mod job;
+mod name;
+mod slot;
+mod spec;
+mod vm;
+
+pub use bytes::Bytes;
+pub use error::ModelError;
+pub use id::{ExecId, ImageId, JobId, KernelId, VmId};
+pub use job::{JobKind, JobState, Phase};
+pub use name::{ImageName, KernelName, VmName};
+pub use slot::{GuestNetwork, Slot};
+pub use spec::{Accel, Cpus, Limits, MachineSize, Uid};
+pub use vm::{StartStep, VmEvent, VmState};

@@ -1,0 +1,191 @@
+//! A VM's life: its states, what may happen in each, and the steps of a start with their undo.
+
+use crate::error::ModelError;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Where a VM is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VmState {
+    /// It has a disk and has never run.
+    Created,
+    /// Its resources are being made, or its guest boots.
+    Starting,
+    /// Its guest answered that it is ready.
+    Running,
+    /// Its guest was asked to stop, or is being ended.
+    Stopping,
+    /// It ran and no longer does.
+    Stopped,
+    /// It did not come up, or ended by itself without having been asked.
+    Failed,
+    /// It is being removed for good.
+    Deleting,
+}
+
+/// What happens to a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum VmEvent {
+    /// Somebody starts it.
+    Start,
+    /// Its guest is ready.
+    Ready,
+    /// Somebody stops it, or the guest announced its shutdown.
+    Stop,
+    /// Its process is gone, as it was meant to be.
+    Stopped,
+    /// It did not start, or its process is gone unexpectedly.
+    Fail,
+    /// Somebody deletes it.
+    Delete,
+}
+
+impl VmState {
+    /// Every state.
+    pub const ALL: [VmState; 7] = [
+        VmState::Created,
+        VmState::Starting,
+        VmState::Running,
+        VmState::Stopping,
+        VmState::Stopped,
+        VmState::Failed,
+        VmState::Deleting,
+    ];
+
+    /// The state after `event`: the one table of transitions.
+    ///
+    /// # Errors
+    /// [`ModelError::Transition`] where the table has no row.
+    pub fn after(self, event: VmEvent) -> Result<VmState, ModelError> {
+        use VmEvent as E;
+        use VmState as S;
+        match (self, event) {
+            (S::Created | S::Stopped | S::Failed, E::Start) => Ok(S::Starting),
+            (S::Starting, E::Ready) => Ok(S::Running),
+            (S::Starting | S::Running, E::Stop) => Ok(S::Stopping),
+            (S::Stopping, E::Stopped) => Ok(S::Stopped),
+            // A guest may power itself off.
+            (S::Running, E::Stopped) => Ok(S::Stopped),
+            (S::Starting | S::Running | S::Stopping, E::Fail) => Ok(S::Failed),
+            (S::Created | S::Stopped | S::Failed, E::Delete) => Ok(S::Deleting),
+            (state, event) => Err(ModelError::Transition { state, event }),
+        }
+    }
+
+    /// Whether a VMM process may exist in this state.
+    pub fn may_have_process(self) -> bool {
+        matches!(self, VmState::Starting | VmState::Running | VmState::Stopping)
+    }
+
+    /// The word for it on the bus and in listings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            VmState::Created => "created",
+            VmState::Starting => "starting",
+            VmState::Running => "running",
+            VmState::Stopping => "stopping",
+            VmState::Stopped => "stopped",
+            VmState::Failed => "failed",
+            VmState::Deleting => "deleting",
+        }
+    }
+}
+
+impl fmt::Display for VmState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for VmEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            VmEvent::Start => "start",
+            VmEvent::Ready => "become ready",
+            VmEvent::Stop => "stop",
+            VmEvent::Stopped => "have stopped",
+            VmEvent::Fail => "fail",
+            VmEvent::Delete => "be deleted",
+        })
+    }
+}
+
+/// A step of starting a VM, in order. Each has one undo, and undoing what was never done is no error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StartStep {
+    /// A loop device over the VM's disk. Undo: detach it.
+    AttachDisk,
+    /// The VM's TAP with the host's address. Undo: remove it.
+    MakeTap,
+    /// The VMM's process. Undo: end it.
+    StartVmm,
+    /// Waiting for the guest's agent. Nothing to undo.
+    AwaitGuest,
+}
+
+impl StartStep {
+    /// The plan of a start, in order. A stop undoes it in reverse.
+    pub const PLAN: [StartStep; 4] =
+        [StartStep::AttachDisk, StartStep::MakeTap, StartStep::StartVmm, StartStep::AwaitGuest];
+
+    /// The word for it in the journal and in progress.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StartStep::AttachDisk => "attach-disk",
+            StartStep::MakeTap => "make-tap",
+            StartStep::StartVmm => "start-vmm",
+            StartStep::AwaitGuest => "await-guest",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENTS: [VmEvent; 6] =
+        [VmEvent::Start, VmEvent::Ready, VmEvent::Stop, VmEvent::Stopped, VmEvent::Fail, VmEvent::Delete];
+
+    #[test]
+    fn the_table() {
+        use VmEvent as E;
+        use VmState as S;
+        let allowed = [
+            (S::Created, E::Start, S::Starting),
+            (S::Created, E::Delete, S::Deleting),
+            (S::Starting, E::Ready, S::Running),
+            (S::Starting, E::Stop, S::Stopping),
+            (S::Starting, E::Fail, S::Failed),
+            (S::Running, E::Stop, S::Stopping),
+            (S::Running, E::Stopped, S::Stopped),
+            (S::Running, E::Fail, S::Failed),
+            (S::Stopping, E::Stopped, S::Stopped),
+            (S::Stopping, E::Fail, S::Failed),
+            (S::Stopped, E::Start, S::Starting),
+            (S::Stopped, E::Delete, S::Deleting),
+            (S::Failed, E::Start, S::Starting),
+            (S::Failed, E::Delete, S::Deleting),
+        ];
+        for state in VmState::ALL {
+            for event in EVENTS {
+                let expected = allowed.iter().find(|(s, e, _)| (*s, *e) == (state, event)).map(|row| row.2);
+                assert_eq!(state.after(event).ok(), expected, "{state} {event}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_deleted_while_a_process_may_exist() {
+        for state in VmState::ALL {
+            assert!(!(state.may_have_process() && state.after(VmEvent::Delete).is_ok()), "{state}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_reads_as_a_sentence() {
+        let error = VmState::Running.after(VmEvent::Delete).unwrap_err();
+        assert_eq!(error.to_string(), "the VM is running: it cannot be deleted now");
+    }
+}
