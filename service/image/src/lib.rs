@@ -1,0 +1,36 @@
+//! From an OCI reference to an ext4 root filesystem.
+//!
+//! A pull resolves a [`Reference`] to a manifest, downloads the layers in parallel into a cache of blobs, and merges
+//! them newest first, while they arrive, straight into an ext4 image. No file is unpacked onto the host, so nothing in
+//! a layer can reach the host's filesystem, and nothing here needs privileges.
+//!
+//! The way of the bytes, each arrow a bounded queue or a file: `registry` (HTTP) → `blobs` (cache, digests) → `unpack`
+//! (inflate, diff digests) → `tar` (entries) → `merge` (what is visible) → `rootfs` (ext4).
+
+mod blobs;
+mod config;
+mod digest;
+mod entry;
+mod error;
+mod limits;
+mod manifest;
+mod merge;
+mod platform;
+mod progress;
+mod puller;
+mod reference;
+mod registry;
+mod rootfs;
+mod space;
+mod tar;
+mod unfinished;
+mod unpack;
+
+pub use config::RunConfig;
+pub use digest::Digest;
+pub use error::{ImageError, Unsafe, Unsupported};
+pub use limits::Limits;
+pub use platform::Platform;
+pub use progress::{Progress, Silent};
+pub use puller::{Layer, PullRequest, Pulled, Puller, ROOTFS, Resolved};
+pub use reference::Reference;

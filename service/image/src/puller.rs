@@ -1,0 +1,347 @@
+//! The whole way of one image.
+
+use crate::{
+    Digest, ImageError, Limits, Platform, Progress, Reference, RunConfig, Unsafe, Unsupported,
+    blobs::{Blob, Blobs},
+    config::ImageConfig,
+    manifest::{Descriptor, Document, Manifest},
+    registry::{Http, Repository},
+    rootfs::LARGEST,
+    space,
+    unfinished::{Unfinished, options},
+    unpack::{Source, unpack},
+};
+use banger_model::{Bytes, Phase};
+use std::{
+    fmt,
+    io::Read,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{sync::Semaphore, task::spawn_blocking};
+use tokio_util::sync::CancellationToken;
+
+/// Name of the filesystem in the staging folder.
+pub const ROOTFS: &str = "rootfs.ext4";
+
+/// How often the progress is told.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Pulls images; one for the whole process, because it knows which blobs are on their way.
+pub struct Puller {
+    blobs: Arc<Blobs>,
+    http: Arc<Http>,
+    limits: Limits,
+}
+
+/// What to pull, and where to.
+#[derive(Debug, Clone)]
+pub struct PullRequest {
+    /// The image.
+    pub reference: Reference,
+    /// For which machine.
+    pub platform: Platform,
+    /// Size of the filesystem; `None` is the larger of 1.25 times the content and 1 GiB.
+    pub size: Option<Bytes>,
+    /// An existing empty folder, in which `rootfs.ext4` is made. It is empty again after a failure.
+    pub staging: PathBuf,
+    /// What [`Puller::resolve`] answered for this reference, when it has been asked already.
+    pub resolved: Option<Resolved>,
+}
+
+/// What a reference means at the moment.
+#[derive(Clone)]
+pub struct Resolved {
+    /// Digest of the image's manifest (the platform's one, not the index's).
+    pub manifest_digest: Digest,
+    /// The platform that it is for.
+    pub platform: Platform,
+    /// How to run it.
+    pub config: RunConfig,
+    /// Its layers, oldest first.
+    pub layers: Vec<Layer>,
+    /// Where the layers are, and the right to fetch them.
+    repository: Arc<Repository>,
+}
+
+/// One layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Digest of the archive in it.
+    pub diff_id: Digest,
+    /// Size of the blob.
+    pub compressed: Bytes,
+}
+
+/// An image that has become a filesystem: `rootfs.ext4` in the staging folder.
+#[derive(Debug, Clone)]
+pub struct Pulled {
+    /// Digest of the image's manifest.
+    pub manifest_digest: Digest,
+    /// The platform that it is for.
+    pub platform: Platform,
+    /// How to run it.
+    pub config: RunConfig,
+    /// Size of the filesystem.
+    pub size: Bytes,
+    /// Bytes that the files in it take.
+    pub content: Bytes,
+    /// Compressed bytes of its layers.
+    pub compressed: Bytes,
+    /// Its layers, oldest first.
+    pub layers: Vec<Layer>,
+}
+
+impl fmt::Debug for Resolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolved").field("manifest_digest", &self.manifest_digest).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Puller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Puller").field("blobs", &self.blobs.folder()).finish_non_exhaustive()
+    }
+}
+
+impl Resolved {
+    /// Compressed bytes of all layers.
+    pub fn compressed(&self) -> Bytes {
+        Bytes(self.layers.iter().map(|layer| layer.compressed.0).sum())
+    }
+}
+
+impl Layer {
+    fn descriptor(&self) -> Descriptor {
+        Descriptor { digest: self.digest.clone(), size: self.compressed.0 }
+    }
+}
+
+impl Puller {
+    /// A puller that keeps verified blobs in the folder `blobs`, which is made when it is not there. Downloads that
+    /// an earlier process left unfinished are removed. Only one puller may use a folder at a time.
+    ///
+    /// # Errors
+    /// [`ImageError::Io`] when the folder cannot be made or read.
+    pub fn new(blobs: PathBuf, limits: Limits) -> Result<Self, ImageError> {
+        Ok(Self { blobs: Arc::new(Blobs::open(blobs)?), http: Arc::new(Http::new(limits)), limits })
+    }
+
+    /// Removes the cached blobs, or with `dry_run` only counts them; tells how many bytes of the disk they take. Pulls
+    /// that are under way go on.
+    ///
+    /// # Errors
+    /// [`ImageError::Io`] when the cache cannot be read or changed.
+    pub fn prune_blobs(&self, dry_run: bool) -> Result<Bytes, ImageError> {
+        self.blobs.prune(dry_run)
+    }
+
+    /// Asks the registry what `reference` means. Fetches manifests, and the configuration unless it is cached.
+    ///
+    /// # Errors
+    /// Every kind but the ones about space and size.
+    pub async fn resolve(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        cancel: &CancellationToken,
+    ) -> Result<Resolved, ImageError> {
+        let repository = Arc::new(Repository::new(Arc::clone(&self.http), reference.clone(), self.limits));
+        let (manifest_digest, manifest) =
+            unless(cancel, self.find_manifest(&repository, &reference.manifest_name(), platform)).await?;
+        let config = self.config(&repository, &manifest, cancel).await?;
+        let (layers, diffs) = (manifest.layers.len(), config.diff_ids.len());
+        if layers != diffs {
+            let why = format!("it names {diffs} layers, and the manifest {layers}");
+            return Err(Unsafe::Document { what: "the configuration", why }.into());
+        }
+        let says = !config.platform.os.is_empty() && !config.platform.architecture.is_empty();
+        if says && platform.accepts(&config.platform).is_none() {
+            let available = vec![config.platform];
+            return Err(Unsupported::Platform { wanted: platform.clone(), available }.into());
+        }
+        let pairs = manifest.layers.into_iter().zip(config.diff_ids);
+        Ok(Resolved {
+            manifest_digest,
+            platform: if says { config.platform } else { platform.normal() },
+            config: config.run,
+            layers: pairs
+                .map(|(blob, diff_id)| Layer { digest: blob.digest, diff_id, compressed: Bytes(blob.size) })
+                .collect(),
+            repository,
+        })
+    }
+
+    /// Follows indexes to the manifest for `platform`.
+    async fn find_manifest(
+        &self,
+        repository: &Repository,
+        name: &str,
+        platform: &Platform,
+    ) -> Result<(Digest, Manifest), ImageError> {
+        let mut name = name.to_owned();
+        for _ in 0..=self.limits.index_depth {
+            let answer = repository.manifest(&name).await?;
+            match Document::parse(&answer.body, answer.content_type.as_deref(), &self.limits)? {
+                // A name that is a digest was checked, with its own algorithm.
+                Document::Manifest(manifest) => {
+                    return Ok((name.parse().unwrap_or_else(|_| Digest::of(&answer.body)), manifest));
+                }
+                Document::Index(index) => name = index.select(platform)?.digest.to_string(),
+            }
+        }
+        let limit = self.limits.index_depth.into();
+        Err(Unsafe::Limit { what: "the depth of indexes", value: limit + 1, limit }.into())
+    }
+
+    async fn config(
+        &self,
+        repository: &Arc<Repository>,
+        manifest: &Manifest,
+        cancel: &CancellationToken,
+    ) -> Result<ImageConfig, ImageError> {
+        let blob = self.get(&manifest.config, repository, &Arc::new(Semaphore::new(1)));
+        let ready = unless(cancel, blob.ready()).await;
+        let mut reader = blob.reader(cancel, &Arc::default());
+        let read = spawn_blocking(move || {
+            ready?;
+            let mut body = Vec::new();
+            // Its size is within the limit, and the transfer gives no more than that.
+            reader.read_to_end(&mut body).map_err(|e| e.downcast().unwrap_or(ImageError::Cancelled))?;
+            ImageConfig::parse(&body)
+        });
+        let config = read.await.unwrap_or(Err(ImageError::Cancelled));
+        blob.release().await;
+        config
+    }
+
+    fn get(&self, descriptor: &Descriptor, repository: &Arc<Repository>, slots: &Arc<Semaphore>) -> Blob {
+        self.blobs.get(descriptor, repository, slots, self.limits.retries)
+    }
+
+    /// Pulls an image and writes its filesystem, on disk when this returns.
+    ///
+    /// # Errors
+    /// Every kind; nothing is left in the staging folder then, nor of blobs that are not whole.
+    pub async fn pull(
+        &self,
+        request: &PullRequest,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Pulled, ImageError> {
+        // When the caller drops this future, the threads end too.
+        let cancel = cancel.child_token();
+        let _dropped = cancel.clone().drop_guard();
+        if let Some(size) = request.size.filter(|size| *size > LARGEST || size.0 == 0) {
+            return Err(ImageError::InvalidSize { size, least: Bytes::mib(1), most: LARGEST });
+        }
+        progress.phase(Phase::Resolving);
+        let resolved = match &request.resolved {
+            Some(resolved) => resolved.clone(),
+            None => self.resolve(&request.reference, &request.platform, &cancel).await?,
+        };
+        let compressed = resolved.compressed();
+        let missing = resolved.layers.iter().filter(|layer| !self.blobs.has(&layer.descriptor()));
+        let missing = Bytes(missing.map(|layer| layer.compressed.0).sum());
+        space::check(self.blobs.folder(), missing, &request.staging, compressed)?;
+
+        progress.phase(Phase::Pulling);
+        progress.total(compressed.0);
+        let unfinished = self.fill(request, &resolved, progress, &cancel).await?;
+        progress.phase(Phase::Writing);
+        let size = request.size;
+        let finished = spawn_blocking(move || unfinished.finish(size));
+        let summary = finished.await.unwrap_or(Err(ImageError::Cancelled))?;
+        Ok(Pulled {
+            manifest_digest: resolved.manifest_digest,
+            platform: resolved.platform,
+            config: resolved.config,
+            size: Bytes(summary.size),
+            content: Bytes(summary.content),
+            compressed,
+            layers: resolved.layers,
+        })
+    }
+
+    /// Downloads and merges the layers.
+    async fn fill(
+        &self,
+        request: &PullRequest,
+        resolved: &Resolved,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Unfinished, ImageError> {
+        let slots = Arc::new(Semaphore::new(self.limits.downloads.max(1)));
+        let mut sources: Vec<Source> = Vec::new();
+        // The newest layer is merged first, so it is fetched first.
+        for layer in resolved.layers.iter().rev() {
+            let blob = self.get(&layer.descriptor(), &resolved.repository, &slots);
+            sources.insert(0, Source { layer: layer.clone(), blob });
+        }
+        let sources = Arc::new(sources);
+        let read = Arc::new(AtomicU64::new(0));
+        let options = options(request.size, resolved);
+        let mut merging = spawn_blocking({
+            let (sources, limits, cancel, read) =
+                (sources.clone(), self.limits, cancel.clone(), read.clone());
+            let path = request.staging.join(ROOTFS);
+            move || {
+                let unfinished = Unfinished::create(path, options)?;
+                unfinished.fill(|rootfs| unpack(&sources, rootfs, &limits, &cancel, &read))
+            }
+        });
+        let total = resolved.compressed().0;
+        let mut told = 0;
+        let mut tick = tokio::time::interval(TICK);
+        let merged = loop {
+            tokio::select! {
+                merged = &mut merging => break merged.unwrap_or(Err(ImageError::Cancelled)),
+                _ = tick.tick() => {
+                    let arrived: u64 = sources.iter().map(|source| source.blob.available()).sum();
+                    let done = ((arrived + read.load(Ordering::Relaxed)) / 2).min(total);
+                    if done > told {
+                        told = done;
+                        progress.advance(done);
+                    }
+                }
+            }
+        };
+        let merged = match merged {
+            // A blob that is not the right one looks like a damaged archive, until its digest is known.
+            Err(ImageError::Unsafe(Unsafe::Archive { layer, why })) => {
+                let damaged = Err(Unsafe::Archive { layer: layer.clone(), why }.into());
+                match sources.iter().find(|source| source.layer.digest == layer) {
+                    Some(source) => unless(cancel, source.blob.ready()).await.and(damaged),
+                    None => damaged,
+                }
+            }
+            merged => merged,
+        };
+        match (&merged, Arc::into_inner(sources)) {
+            (Err(_), Some(sources)) => {
+                for source in sources {
+                    source.blob.release().await;
+                }
+            }
+            _ => progress.advance(total),
+        }
+        merged
+    }
+}
+
+/// What `future` gives, unless somebody cancels first.
+async fn unless<T>(
+    cancel: &CancellationToken,
+    future: impl Future<Output = Result<T, ImageError>>,
+) -> Result<T, ImageError> {
+    tokio::select! {
+        result = future => result,
+        () = cancel.cancelled() => Err(ImageError::Cancelled),
+    }
+}
