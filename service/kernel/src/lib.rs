@@ -1,0 +1,29 @@
+//! Finds kernels and builds the initramfs that boots any image.
+//!
+//! A kernel is the host's own or an imported one. Of its modules, [`Modules::select`] takes the few that a
+//! microVM needs, whether they lie in a folder ([`ModuleFolder`]) or came as a tar stream ([`ModuleTar`]);
+//! [`build_initramfs`] packs them with the guest's init, and [`settings_archive`] adds what one VM is told.
+
+mod cpio;
+mod elf;
+mod error;
+mod host;
+mod image;
+mod index;
+mod initramfs;
+mod needs;
+mod select;
+mod source;
+mod stream;
+mod unpack;
+mod version;
+
+pub use error::KernelError;
+pub use host::{HostKernel, default_kernel, host_kernels, running_release, system_kernels};
+pub use image::{ImageFormat, KernelImage};
+pub use initramfs::{build_initramfs, join_archives, settings_archive};
+pub use select::{Module, Modules};
+pub use source::{ModuleFolder, ModuleSource};
+pub use stream::ModuleTar;
+pub use unpack::Compression;
+pub use version::compare_releases;
