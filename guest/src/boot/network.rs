@@ -1,0 +1,49 @@
+//! The guest's network: loopback, and the one interface that the host gave it.
+
+use super::{Report, netlink::Netlink};
+use crate::uevent;
+use banger_guest::{Mac, Network};
+use std::{fs, io, time::Duration};
+
+/// How long the interface may take to appear.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Sets the network up. Without it a guest still boots, for its agent needs none.
+pub fn set_up(network: Option<&Network>, report: &mut Report) {
+    if let Err(error) = Netlink::open().and_then(|mut netlink| netlink.up(index_of("lo")?)) {
+        report.warn(format!("the loopback interface does not come up: {error}"));
+    }
+    if let Some(network) = network
+        && let Err(error) = try_set_up(network)
+    {
+        report.warn(format!("there is no network: {error}"));
+    }
+}
+
+fn try_set_up(network: &Network) -> io::Result<()> {
+    let name = uevent::wait(PATIENCE, || find(network.mac))?;
+    let missing =
+        || io::Error::new(io::ErrorKind::NotFound, format!("no interface has the MAC {}", network.mac));
+    let index = index_of(&name.ok_or_else(missing)?)?;
+    let mut netlink = Netlink::open()?;
+    netlink.add_address(index, network.address, network.prefix)?;
+    netlink.up(index)?;
+    match network.gateway {
+        Some(gateway) => netlink.add_default_route(index, gateway),
+        None => Ok(()),
+    }
+}
+
+/// The interface with this MAC address.
+fn find(mac: Mac) -> Option<String> {
+    let interfaces = fs::read_dir("/sys/class/net").ok()?.flatten();
+    interfaces.filter_map(|entry| entry.file_name().into_string().ok()).find(|name| {
+        let address = fs::read_to_string(format!("/sys/class/net/{name}/address")).unwrap_or_default();
+        address.trim_end().parse().is_ok_and(|found: Mac| found == mac)
+    })
+}
+
+fn index_of(name: &str) -> io::Result<u32> {
+    let text = fs::read_to_string(format!("/sys/class/net/{name}/ifindex"))?;
+    text.trim_end().parse().map_err(io::Error::other)
+}
