@@ -1,0 +1,181 @@
+//! QEMU's `microvm` machine.
+//!
+//! <https://www.qemu.org/docs/master/system/i386/microvm.html>
+
+use crate::{AGENT_PORT, Command, Machine, Vmm, kernel_command_line};
+use banger_model::{Accel, Bytes};
+use std::path::PathBuf;
+
+/// QEMU, 7.2 or newer.
+#[derive(Debug, Clone, Copy)]
+pub struct Qemu;
+
+/// Where every distribution has it.
+const PROGRAM: &str = "/usr/bin/qemu-system-x86_64";
+
+impl Vmm for Qemu {
+    fn command(&self, machine: &Machine) -> Command {
+        let mut arguments = Vec::new();
+        let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
+
+        let (accel, cpu) = match machine.accel {
+            Accel::Kvm => ("kvm", "host"),
+            Accel::Tcg => ("tcg,thread=multi", "max"),
+        };
+        // PIC and PIT stay as QEMU chooses: an emulated guest hangs without them. Memory is not merged with other
+        // VMs', whose users could tell from the timing what is in it.
+        add("-machine", "microvm,acpi=on,rtc=on,usb=off,graphics=off,mem-merge=off".into());
+        add("-accel", accel.into());
+        add("-cpu", cpu.into());
+        add("-smp", machine.size.cpus.0.to_string());
+        add("-m", format!("size={}M", machine.size.memory.0 / Bytes::mib(1).0));
+
+        add("-kernel", format!("/proc/self/fd/{}", machine.kernel));
+        add("-initrd", format!("/proc/self/fd/{}", machine.initrd));
+        add("-append", kernel_command_line(machine.accel, machine.tsc_khz));
+
+        // One cache is enough, the host's own of the file below the loop device.
+        let access = if machine.disk.writable { "read-only=off,discard=unmap" } else { "read-only=on" };
+        add("-add-fd", format!("fd={},set=1", machine.disk.fd));
+        add(
+            "-blockdev",
+            format!("driver=host_device,node-name=root,filename=/dev/fdset/1,cache.direct=on,{access}"),
+        );
+        add("-device", "virtio-blk-device,drive=root".into());
+
+        let mac = machine.network.mac.map(|byte| format!("{byte:02x}")).join(":");
+        add("-netdev", format!("tap,id=net,fd={},vhost=off", machine.network.tap));
+        add("-device", format!("virtio-net-device,netdev=net,mac={mac}"));
+
+        add("-chardev", format!("socket,id=agent,fd={},server=on,wait=off", machine.agent));
+        add("-device", "virtio-serial-device,max_ports=2".into());
+        add("-device", format!("virtserialport,chardev=agent,name={AGENT_PORT}"));
+        add("-chardev", format!("socket,id=console,fd={},server=on,wait=off", machine.console));
+        add("-serial", "chardev:console".into());
+        add("-chardev", format!("socket,id=control,fd={},server=on,wait=off", machine.control));
+        add("-mon", "chardev=control,mode=control".into());
+        add("-device", "virtio-rng-device".into());
+
+        add("-display", "none".into());
+        add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into());
+        arguments.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(String::from));
+        Command { program: PathBuf::from(PROGRAM), arguments }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Disk, Fd, Network};
+    use banger_model::{Cpus, MachineSize};
+
+    fn machine() -> Machine {
+        Machine {
+            size: MachineSize { cpus: Cpus(2), memory: Bytes::gib(1), disk: Bytes::gib(2) },
+            accel: Accel::Tcg,
+            tsc_khz: Some(2_600_000),
+            kernel: Fd(4),
+            initrd: Fd(5),
+            disk: Disk { fd: Fd(6), writable: true },
+            network: Network { tap: Fd(7), mac: [0x02, 0xba, 0x6e, 0, 0x0f, 0xa1] },
+            agent: Fd(8),
+            console: Fd(9),
+            control: Fd(10),
+        }
+    }
+
+    fn arguments(machine: &Machine) -> Vec<String> {
+        Qemu.command(machine).arguments
+    }
+
+    /// The values of every `option`.
+    fn values(machine: &Machine, option: &str) -> Vec<String> {
+        let arguments = arguments(machine);
+        let pairs = arguments.windows(2).filter(|pair| pair[0] == option);
+        pairs.map(|pair| pair[1].clone()).collect()
+    }
+
+    #[test]
+    fn the_whole_command() {
+        let command = Qemu.command(&machine());
+        assert_eq!(command.program, PathBuf::from("/usr/bin/qemu-system-x86_64"));
+        let expected = [
+            "-machine microvm,acpi=on,rtc=on,usb=off,graphics=off,mem-merge=off",
+            "-accel tcg,thread=multi",
+            "-cpu max",
+            "-smp 2",
+            "-m size=1024M",
+            "-kernel /proc/self/fd/4",
+            "-initrd /proc/self/fd/5",
+            "-append",
+        ]
+        .join(" ");
+        let devices = [
+            "-add-fd fd=6,set=1",
+            "-blockdev driver=host_device,node-name=root,filename=/dev/fdset/1,cache.direct=on,\
+             read-only=off,discard=unmap",
+            "-device virtio-blk-device,drive=root",
+            "-netdev tap,id=net,fd=7,vhost=off",
+            "-device virtio-net-device,netdev=net,mac=02:ba:6e:00:0f:a1",
+            "-chardev socket,id=agent,fd=8,server=on,wait=off",
+            "-device virtio-serial-device,max_ports=2",
+            "-device virtserialport,chardev=agent,name=org.banger.agent.0",
+            "-chardev socket,id=console,fd=9,server=on,wait=off",
+            "-serial chardev:console",
+            "-chardev socket,id=control,fd=10,server=on,wait=off",
+            "-mon chardev=control,mode=control",
+            "-device virtio-rng-device",
+            "-display none",
+            "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+            "-nodefaults -no-user-config -no-reboot",
+        ]
+        .join(" ");
+        let line = kernel_command_line(Accel::Tcg, Some(2_600_000));
+        assert_eq!(command.arguments.join(" "), format!("{expected} {line} {devices}"));
+        assert!(command.arguments.contains(&line), "one argument, whatever is in it");
+    }
+
+    #[test]
+    fn kvm_is_the_hosts_processor() {
+        let machine = Machine { accel: Accel::Kvm, ..machine() };
+        assert_eq!(values(&machine, "-accel"), ["kvm"]);
+        assert_eq!(values(&machine, "-cpu"), ["host"]);
+        assert!(!values(&machine, "-append")[0].contains("tsc"));
+    }
+
+    #[test]
+    fn a_read_only_disk_is_not_opened_for_writing() {
+        let machine = Machine { disk: Disk { fd: Fd(6), writable: false }, ..machine() };
+        let [disk] = &values(&machine, "-blockdev")[..] else { panic!("not one disk") };
+        assert!(disk.ends_with(",read-only=on"), "{disk}");
+        assert!(!disk.contains("discard"));
+    }
+
+    #[test]
+    fn memory_is_whole_mebibytes() {
+        for (bytes, text) in [
+            (Bytes::mib(96), "size=96M"),
+            (Bytes(Bytes::mib(97).0 - 1), "size=96M"),
+            (Bytes::gib(4096), "size=4194304M"),
+        ] {
+            let mut machine = machine();
+            machine.size.memory = bytes;
+            assert_eq!(values(&machine, "-m"), [text]);
+        }
+    }
+
+    #[test]
+    fn it_opens_nothing_by_name_and_reboots_into_nothing() {
+        let arguments = arguments(&machine());
+        for wanted in ["-nodefaults", "-no-user-config", "-no-reboot", "-sandbox"] {
+            assert!(arguments.iter().any(|argument| argument == wanted), "{wanted}");
+        }
+        let paths = arguments
+            .iter()
+            .flat_map(|argument| argument.split([',', '=']))
+            .filter(|part| part.starts_with('/'));
+        for path in paths {
+            assert!(path.starts_with("/proc/self/fd/") || path.starts_with("/dev/fdset/"), "{path}");
+        }
+    }
+}
