@@ -1,0 +1,12 @@
+//! What the services share with systemd: readiness and watchdog ([`Notifier`]), logs that the journal
+//! understands ([`init_logging`]), and the names and paths that the unit files and the code agree on
+//! ([`paths`]). The unit files are in `units/`.
+
+mod error;
+mod log;
+mod notify;
+pub mod paths;
+
+pub use error::SystemdError;
+pub use log::init_logging;
+pub use notify::Notifier;
