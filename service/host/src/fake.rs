@@ -1,0 +1,299 @@
+//! A host for tests: the same rules about order, and nothing behind them.
+
+use crate::{Answer, Host, HostError, Refusal, StartVm, Verb, VmStatus};
+use banger_model::{KernelName, MachineSize, Slot, VmId};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{fs::File, os::fd::OwnedFd, path::PathBuf};
+
+/// A host that keeps its VMs in a table.
+///
+/// Verbs fail as the real ones do when they come in the wrong order, and as scripted by
+/// [`FakeHost::fail_next`]. What was asked is in [`FakeHost::calls`], what is left in [`FakeHost::vm`].
+#[derive(Debug, Default)]
+pub struct FakeHost {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    vms: BTreeMap<VmId, FakeVm>,
+    kernels: HashMap<String, PathBuf>,
+    failures: HashMap<Verb, VecDeque<(Refusal, String)>>,
+    calls: Vec<(Verb, Option<VmId>)>,
+    pids: u32,
+}
+
+/// What the fake host holds of a VM.
+#[derive(Debug)]
+pub struct FakeVm {
+    /// The VM's slot.
+    pub slot: Slot,
+    /// The disk and whether it is writable, while a loop device would be attached.
+    pub disk: Option<(File, bool)>,
+    /// Whether there would be a TAP.
+    pub tap: bool,
+    /// The VM's size, kernel and initramfs, once started.
+    pub started: Option<(MachineSize, File, File)>,
+    /// Its pid, once started.
+    pub pid: Option<u32>,
+    /// How it ended, once it has.
+    pub exit: Option<String>,
+    /// What it would have written to its standard error.
+    pub stderr_tail: String,
+}
+
+fn refused(verb: Verb, kind: Refusal, message: impl Into<String>) -> HostError {
+    HostError::Refused { verb, kind, message: message.into() }
+}
+
+impl FakeHost {
+    /// A host without VMs or kernels.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets the next call of `verb` fail before it does anything. Several calls queue up.
+    pub fn fail_next(&self, verb: Verb, kind: Refusal, message: &str) {
+        self.lock().failures.entry(verb).or_default().push_back((kind, message.into()));
+    }
+
+    /// Serves the file at `path` as the kernel of `release`.
+    pub fn add_kernel(&self, release: &str, path: impl Into<PathBuf>) {
+        self.lock().kernels.insert(release.into(), path.into());
+    }
+
+    /// Ends a VM by itself, as a guest that powers off does.
+    pub fn exit(&self, vm: VmId, exit: &str, stderr_tail: &str) {
+        if let Some(vm) = self.lock().vms.get_mut(&vm) {
+            vm.exit = Some(exit.into());
+            vm.stderr_tail = stderr_tail.into();
+            vm.disk = None;
+            vm.tap = false;
+        }
+    }
+
+    /// Every verb that was called, failed ones too, in order.
+    pub fn calls(&self) -> Vec<(Verb, Option<VmId>)> {
+        self.lock().calls.clone()
+    }
+
+    /// Looks at what is held of a VM; `None` if that is nothing.
+    pub fn vm<T>(&self, vm: VmId, look: impl FnOnce(&FakeVm) -> T) -> Option<T> {
+        self.lock().vms.get(&vm).map(look)
+    }
+
+    /// Whether nothing is held of any VM.
+    pub fn is_empty(&self) -> bool {
+        self.lock().vms.is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn call<T: Send + 'static>(
+        &self,
+        verb: Verb,
+        vm: Option<VmId>,
+        act: impl FnOnce(&mut State) -> Result<T, HostError> + Send + 'static,
+    ) -> Answer<'_, T> {
+        Box::pin(async move {
+            let mut state = self.lock();
+            state.calls.push((verb, vm));
+            match state.failures.get_mut(&verb).and_then(VecDeque::pop_front) {
+                Some((kind, message)) => Err(refused(verb, kind, message)),
+                None => act(&mut state),
+            }
+        })
+    }
+}
+
+impl State {
+    fn claim(&mut self, verb: Verb, vm: VmId, slot: Slot) -> Result<&mut FakeVm, HostError> {
+        let other = self.vms.iter().any(|(id, other)| (*id == vm) != (other.slot == slot));
+        if other {
+            return Err(refused(verb, Refusal::SlotTaken, "the slot is taken"));
+        }
+        Ok(self.vms.entry(vm).or_insert_with(|| FakeVm {
+            slot,
+            disk: None,
+            tap: false,
+            started: None,
+            pid: None,
+            exit: None,
+            stderr_tail: String::new(),
+        }))
+    }
+
+    fn forget_if_empty(&mut self, vm: VmId) {
+        self.vms.retain(|id, held| *id != vm || held.disk.is_some() || held.tap || held.pid.is_some());
+    }
+}
+
+impl FakeVm {
+    fn unless_running(&self, verb: Verb) -> Result<(), HostError> {
+        if self.pid.is_some() && self.exit.is_none() {
+            return Err(refused(verb, Refusal::WrongState, "the VM runs: stop it first"));
+        }
+        Ok(())
+    }
+}
+
+impl Host for FakeHost {
+    fn hello(&self) -> Answer<'_, ()> {
+        self.call(Verb::Hello, None, |_| Ok(()))
+    }
+
+    fn open_host_kernel(&self, release: KernelName) -> Answer<'_, File> {
+        let verb = Verb::OpenHostKernel;
+        self.call(verb, None, move |state| {
+            let missing = || refused(verb, Refusal::NotFound, format!("there is no kernel {release}"));
+            let path = state.kernels.get(&release.to_string()).ok_or_else(missing)?;
+            File::open(path).map_err(|error| refused(verb, Refusal::System, error.to_string()))
+        })
+    }
+
+    fn attach_loop(&self, vm: VmId, slot: Slot, writable: bool, disk: OwnedFd) -> Answer<'_, ()> {
+        self.call(Verb::AttachLoop, Some(vm), move |state| {
+            let held = state.claim(Verb::AttachLoop, vm, slot)?;
+            if held.pid.is_some() {
+                return Err(refused(Verb::AttachLoop, Refusal::WrongState, "the VM has been started"));
+            }
+            held.disk.get_or_insert((File::from(disk), writable));
+            Ok(())
+        })
+    }
+
+    fn detach_loop(&self, vm: VmId) -> Answer<'_, ()> {
+        self.call(Verb::DetachLoop, Some(vm), move |state| {
+            if let Some(held) = state.vms.get_mut(&vm) {
+                held.unless_running(Verb::DetachLoop)?;
+                held.disk = None;
+            }
+            state.forget_if_empty(vm);
+            Ok(())
+        })
+    }
+
+    fn make_tap(&self, vm: VmId, slot: Slot) -> Answer<'_, ()> {
+        self.call(Verb::MakeTap, Some(vm), move |state| {
+            let held = state.claim(Verb::MakeTap, vm, slot)?;
+            if held.pid.is_some() {
+                return Err(refused(Verb::MakeTap, Refusal::WrongState, "the VM has been started"));
+            }
+            held.tap = true;
+            Ok(())
+        })
+    }
+
+    fn remove_tap(&self, vm: VmId) -> Answer<'_, ()> {
+        self.call(Verb::RemoveTap, Some(vm), move |state| {
+            if let Some(held) = state.vms.get_mut(&vm) {
+                held.unless_running(Verb::RemoveTap)?;
+                held.tap = false;
+            }
+            state.forget_if_empty(vm);
+            Ok(())
+        })
+    }
+
+    fn start_vm(&self, start: StartVm) -> Answer<'_, u32> {
+        let verb = Verb::StartVm;
+        self.call(verb, Some(start.vm), move |state| {
+            state.pids += 1;
+            let pid = 1000 + state.pids;
+            let held = state.vms.get_mut(&start.vm).filter(|held| held.slot == start.slot);
+            match held {
+                Some(held) if held.pid.is_none() && held.tap && held.disk.is_some() => {
+                    held.started = Some((start.size, start.kernel.into(), start.initrd.into()));
+                    held.pid = Some(pid);
+                    Ok(pid)
+                }
+                _ => Err(refused(verb, Refusal::WrongState, "it runs, or has no disk or TAP")),
+            }
+        })
+    }
+
+    fn stop_vm(&self, vm: VmId) -> Answer<'_, ()> {
+        self.call(Verb::StopVm, Some(vm), move |state| {
+            state.vms.remove(&vm);
+            Ok(())
+        })
+    }
+
+    fn list_vms(&self) -> Answer<'_, Vec<VmStatus>> {
+        self.call(Verb::ListVms, None, |state| {
+            let status = |(vm, held): (&VmId, &FakeVm)| VmStatus {
+                vm: *vm,
+                slot: held.slot,
+                pid: held.pid,
+                running: held.pid.is_some() && held.exit.is_none(),
+                exit: held.exit.clone(),
+                stderr_tail: held.stderr_tail.clone(),
+            };
+            Ok(state.vms.iter().map(status).collect())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::VmmKind;
+    use banger_model::{Accel, Bytes, Cpus};
+
+    const VM: VmId = VmId::from_bits(1);
+
+    fn nothing() -> OwnedFd {
+        File::open("/dev/null").unwrap().into()
+    }
+
+    fn slot(number: u16) -> Slot {
+        Slot::try_from(number).unwrap()
+    }
+
+    fn start() -> StartVm {
+        StartVm {
+            vm: VM,
+            slot: slot(1),
+            size: MachineSize { cpus: Cpus(1), memory: Bytes::mib(128), disk: Bytes::gib(1) },
+            accel: Accel::Tcg,
+            vmm: VmmKind::Qemu,
+            kernel: nothing(),
+            initrd: nothing(),
+        }
+    }
+
+    #[tokio::test]
+    async fn it_keeps_the_real_ones_order() {
+        let host = FakeHost::new();
+        let kind = |result: Result<u32, HostError>| result.unwrap_err().refusal();
+        assert_eq!(kind(host.start_vm(start()).await), Some(Refusal::WrongState));
+        host.attach_loop(VM, slot(1), true, nothing()).await.unwrap();
+        host.make_tap(VM, slot(1)).await.unwrap();
+        let other = VmId::from_bits(2);
+        assert_eq!(host.make_tap(other, slot(1)).await.unwrap_err().refusal(), Some(Refusal::SlotTaken));
+        let pid = host.start_vm(start()).await.unwrap();
+        assert_eq!(kind(host.start_vm(start()).await), Some(Refusal::WrongState));
+        assert_eq!(host.detach_loop(VM).await.unwrap_err().refusal(), Some(Refusal::WrongState));
+        host.exit(VM, "exit code 0", "bye");
+        let [status] = &host.list_vms().await.unwrap()[..] else { panic!("not one VM") };
+        assert_eq!((status.pid, status.running, status.stderr_tail.as_str()), (Some(pid), false, "bye"));
+        host.stop_vm(VM).await.unwrap();
+        host.stop_vm(VM).await.unwrap();
+        assert!(host.is_empty());
+    }
+
+    #[tokio::test]
+    async fn it_fails_as_told() {
+        let host = FakeHost::new();
+        host.fail_next(Verb::MakeTap, Refusal::System, "no");
+        let error = host.make_tap(VM, slot(1)).await.unwrap_err();
+        assert_eq!((error.refusal(), error.to_string().as_str()), (Some(Refusal::System), "no"));
+        assert!(host.is_empty());
+        host.make_tap(VM, slot(1)).await.unwrap();
+        assert_eq!(host.vm(VM, |vm| vm.tap), Some(true));
+        assert_eq!(host.calls(), [(Verb::MakeTap, Some(VM)); 2]);
+    }
+}

@@ -1,0 +1,64 @@
+//! The verbs as a trait.
+
+use crate::{HostError, VmStatus, VmmKind};
+use banger_model::{Accel, KernelName, MachineSize, Slot, VmId};
+use std::{fs::File, future::Future, os::fd::OwnedFd, pin::Pin};
+
+/// What a verb comes to.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, HostError>> + Send + 'a>>;
+
+/// What the host does with privileges, for whoever has none.
+///
+/// The methods are asynchronous and want a tokio runtime. A verb that has begun is carried out even if its
+/// future is dropped, so a caller that gives up has to undo it; every undo is idempotent. Verbs on one VM
+/// happen one after the other; verbs on several VMs do not wait for each other.
+pub trait Host: Send + Sync {
+    /// Fails unless the helper is there and speaks this version.
+    fn hello(&self) -> Answer<'_, ()>;
+
+    /// Opens `/boot/vmlinuz-<release>` for reading.
+    fn open_host_kernel(&self, release: KernelName) -> Answer<'_, File>;
+
+    /// Attaches a loop device over `disk`: a regular file of the caller's, open for reading, or for both if
+    /// `writable`. Nothing happens if the VM has one already.
+    fn attach_loop(&self, vm: VmId, slot: Slot, writable: bool, disk: OwnedFd) -> Answer<'_, ()>;
+
+    /// Undoes [`Host::attach_loop`], unless the VM has been started. Nothing happens if there is none.
+    fn detach_loop(&self, vm: VmId) -> Answer<'_, ()>;
+
+    /// Makes the slot's TAP with the host's address. Nothing happens if the VM has it already.
+    fn make_tap(&self, vm: VmId, slot: Slot) -> Answer<'_, ()>;
+
+    /// Undoes [`Host::make_tap`], unless the VM has been started. Nothing happens if there is none.
+    fn remove_tap(&self, vm: VmId) -> Answer<'_, ()>;
+
+    /// Starts a VM that has a loop device and a TAP, which become its process's own. Replies with the pid once
+    /// the VMM's program has been executed; that its arguments were right shows only by its living on.
+    fn start_vm(&self, start: StartVm) -> Answer<'_, u32>;
+
+    /// Ends a VM's process (SIGTERM, after two seconds SIGKILL), and removes its loop device, TAP and run
+    /// folder. Nothing happens if there is no such VM.
+    fn stop_vm(&self, vm: VmId) -> Answer<'_, ()>;
+
+    /// Every VM of which the helper holds something, in the order of their ids.
+    fn list_vms(&self) -> Answer<'_, Vec<VmStatus>>;
+}
+
+/// What it takes to start a VM.
+#[derive(Debug)]
+pub struct StartVm {
+    /// Which VM.
+    pub vm: VmId,
+    /// Its slot.
+    pub slot: Slot,
+    /// Its size.
+    pub size: MachineSize,
+    /// What runs the guest's instructions.
+    pub accel: Accel,
+    /// What runs the VM.
+    pub vmm: VmmKind,
+    /// The kernel: a memfd from [`crate::seal`].
+    pub kernel: OwnedFd,
+    /// The initramfs, with the VM's settings at its end: a memfd from [`crate::seal`].
+    pub initrd: OwnedFd,
+}

@@ -1,0 +1,157 @@
+//! `banger-hostd exec-vm`: gives up every privilege, then becomes the VMM.
+//!
+//! The helper starts itself anew for this, so that what happens between fork and exec is an ordinary
+//! program: single-threaded, with one socket as its standard input, over which it is told what to run and handed
+//! the descriptors. If the helper dies first, the socket ends and so does this. It says why it failed over
+//! the same socket, which a successful exec closes silently.
+
+use crate::ioctl;
+use banger_host::VmmKind;
+use banger_host::packet::{receive, send};
+use banger_model::{Accel, MachineSize, Slot};
+use banger_vmm::{Disk, Fd, Machine, Network};
+use rustix::fs::{Gid, Mode, Uid};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{Resource, Rlimit, setrlimit, setsid, umask};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capability_is_in_bounding_set, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_groups,
+    set_thread_res_gid, set_thread_res_uid,
+};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+
+/// The argument that selects this.
+pub const ARGUMENT: &str = "exec-vm";
+
+/// What to run. Seven descriptors come with it: kernel, initramfs, disk, TAP, and the listening sockets of
+/// agent, console and control, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecVm {
+    /// Which user to become, and which MAC address to give.
+    pub slot: Slot,
+    /// How large.
+    pub size: MachineSize,
+    /// On what.
+    pub accel: Accel,
+    /// By what.
+    pub vmm: VmmKind,
+    /// Whether the guest writes to its disk.
+    pub writable: bool,
+    /// The speed of the host's time stamp counter, for a guest under emulation.
+    pub tsc_khz: Option<u32>,
+}
+
+/// What a VMM may use, where less than usual does (getrlimit(2)).
+const LIMITS: [(Resource, u64); 5] = [
+    (Resource::Core, 0),
+    (Resource::Nofile, 1024),
+    (Resource::Memlock, 64 << 10),
+    // Threads of this user: 64 processors, QEMU's workers, and room.
+    (Resource::Nproc, 512),
+    // Its standard error is the only file that it writes; devices are not concerned.
+    (Resource::Fsize, 1 << 20),
+];
+
+/// A guest's memory goes before the desktop's own programs do (proc_pid_oom_score_adj(5)).
+const OOM_SCORE: &str = "200";
+
+/// Does it. Returns only if it failed.
+pub fn main() -> ExitCode {
+    let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else { return ExitCode::FAILURE };
+    let Err(failure) = run(&socket);
+    // Nobody is left to tell if this fails too.
+    let _ = send(&socket, failure.as_bytes(), &[]);
+    ExitCode::FAILURE
+}
+
+fn run(socket: &OwnedFd) -> Result<std::convert::Infallible, String> {
+    let step = |name: &'static str| move |error: io::Error| format!("{name}: {error}");
+    let told = receive(socket).map_err(step("what to run"))?;
+    let (message, descriptors) = told.ok_or("nothing to run")?;
+    let request: ExecVm = serde_json::from_slice(&message).map_err(|error| error.to_string())?;
+    let descriptors: [OwnedFd; 7] = descriptors.try_into().map_err(|_| "wrong number of descriptors")?;
+
+    confine(request.slot, request.accel)?;
+
+    // Nothing but these seven goes along.
+    ioctl::close_all_on_exec().map_err(step("closing descriptors"))?;
+    for descriptor in &descriptors {
+        fcntl_setfd(descriptor, FdFlags::empty()).map_err(|error| error.to_string())?;
+    }
+    let command = request.vmm.vmm().command(&machine(&request, &descriptors));
+    let error = Command::new(&command.program)
+        .args(&command.arguments)
+        .env_clear()
+        .stdin(Stdio::null())
+        .current_dir("/")
+        .exec();
+    Err(format!("{}: {error}", command.program.display()))
+}
+
+fn machine(request: &ExecVm, descriptors: &[OwnedFd; 7]) -> Machine {
+    let [kernel, initrd, disk, tap, agent, console, control] =
+        descriptors.each_ref().map(|descriptor| Fd(descriptor.as_raw_fd()));
+    Machine {
+        size: request.size,
+        accel: request.accel,
+        tsc_khz: request.tsc_khz,
+        kernel,
+        initrd,
+        disk: Disk { fd: disk, writable: request.writable },
+        network: Network { tap, mac: request.slot.network().mac },
+        agent,
+        console,
+        control,
+    }
+}
+
+/// Gives up all that a VMM does not need. The order matters: what takes privileges comes before they go.
+fn confine(slot: Slot, accel: Accel) -> Result<(), String> {
+    let step = |name: &'static str| move |error: rustix::io::Errno| format!("{name}: {error}");
+    setsid().map_err(step("setsid"))?;
+    umask(Mode::from_raw_mode(0o077));
+    std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).map_err(|error| format!("OOM score: {error}"))?;
+    for (resource, limit) in LIMITS {
+        let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
+        setrlimit(resource, limit).map_err(step("resource limits"))?;
+    }
+    ioctl::ignore_file_size_signal();
+
+    // Each capability's number, until the kernel knows no more of them (EINVAL).
+    for bit in 0..64 {
+        let capability = CapabilitySet::from_bits_retain(1 << bit);
+        match capability_is_in_bounding_set(capability) {
+            Ok(true) => {
+                remove_capability_from_bounding_set(capability).map_err(step("the bounding set"))?;
+            }
+            Ok(false) => {}
+            Err(rustix::io::Errno::INVAL) => break,
+            Err(error) => return Err(step("the bounding set")(error)),
+        }
+    }
+    clear_ambient_capability_set().map_err(step("ambient capabilities"))?;
+    set_thread_groups(&groups(accel)?).map_err(step("setgroups"))?;
+    // The only thread's ids are the process's.
+    let (uid, gid) = (Uid::from_raw(slot.uid()), Gid::from_raw(slot.uid()));
+    set_thread_res_gid(gid, gid, gid).map_err(step("setresgid"))?;
+    set_thread_res_uid(uid, uid, uid).map_err(step("setresuid"))?;
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+        .map_err(step("capset"))?;
+    set_no_new_privs(true).map_err(step("no_new_privs"))
+}
+
+/// With KVM, the group that may open /dev/kvm, unless that would be root's.
+fn groups(accel: Accel) -> Result<Vec<Gid>, String> {
+    if accel != Accel::Kvm {
+        return Ok(Vec::new());
+    }
+    let group = std::fs::metadata("/dev/kvm").map_err(|error| format!("/dev/kvm: {error}"))?.gid();
+    Ok(if group == 0 { Vec::new() } else { vec![Gid::from_raw(group)] })
+}

@@ -1,0 +1,151 @@
+//! What is held of each VM.
+
+use crate::devices::{LoopDevice, Tap};
+use crate::process::Process;
+use crate::refused::{Result, refused};
+use banger_host::Refusal;
+use banger_model::{Slot, VmId};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What is held of one VM.
+#[derive(Debug)]
+pub struct Held {
+    /// Its slot, which no other VM has meanwhile.
+    pub slot: Slot,
+    /// Its disk, until it is started.
+    pub disk: Option<Arc<Disk>>,
+    /// The number of its loop device, until that is known to be gone.
+    pub loop_number: Option<u32>,
+    /// Its TAP, until it is started.
+    pub tap: Option<Arc<Tap>>,
+    /// Its process, from its start until it is stopped, alive or not.
+    pub process: Option<Arc<Process>>,
+}
+
+/// An attached disk.
+#[derive(Debug)]
+pub struct Disk {
+    /// The loop device.
+    pub device: LoopDevice,
+    /// Device and inode number of the file below.
+    pub identity: (u64, u64),
+    /// Whether the guest may write.
+    pub writable: bool,
+}
+
+impl Held {
+    fn new(slot: Slot) -> Self {
+        Self { slot, disk: None, loop_number: None, tap: None, process: None }
+    }
+
+    /// Whether its process lives.
+    pub fn is_running(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.exit().is_none())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.disk.is_none() && self.loop_number.is_none() && self.tap.is_none() && self.process.is_none()
+    }
+}
+
+/// The table. It is never locked for longer than it takes to look.
+#[derive(Debug, Default)]
+pub struct Table {
+    vms: Mutex<BTreeMap<VmId, Held>>,
+}
+
+impl Table {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<VmId, Held>> {
+        self.vms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives `slot` to `vm`, unless either already belongs to another.
+    pub fn claim(&self, vm: VmId, slot: Slot) -> Result<()> {
+        let mut vms = self.lock();
+        let number = u16::from(slot);
+        if let Some(held) = vms.get(&vm).filter(|held| held.slot != slot) {
+            let other = u16::from(held.slot);
+            return Err(refused(Refusal::SlotTaken, format!("VM {vm} has slot {other}, not {number}")));
+        }
+        if let Some((other, _)) = vms.iter().find(|(id, held)| **id != vm && held.slot == slot) {
+            return Err(refused(Refusal::SlotTaken, format!("slot {number} is VM {other}'s")));
+        }
+        vms.entry(vm).or_insert_with(|| Held::new(slot));
+        Ok(())
+    }
+
+    /// Looks at what is held of `vm`, or changes it.
+    pub fn with<T>(&self, vm: VmId, act: impl FnOnce(&mut Held) -> T) -> Option<T> {
+        self.lock().get_mut(&vm).map(act)
+    }
+
+    /// Gives the slot back if nothing else is held.
+    pub fn forget_if_empty(&self, vm: VmId) {
+        let mut vms = self.lock();
+        if vms.get(&vm).is_some_and(Held::is_empty) {
+            vms.remove(&vm);
+        }
+    }
+
+    /// Forgets `vm`.
+    pub fn forget(&self, vm: VmId) {
+        self.lock().remove(&vm);
+    }
+
+    /// The VMs after `after`, in order: each with its slot and process.
+    pub fn after(&self, after: Option<VmId>) -> Vec<(VmId, Slot, Option<Arc<Process>>)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let vms = self.lock();
+        vms.range((from, Bound::Unbounded)).map(|(vm, held)| (*vm, held.slot, held.process.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vm(bits: u64) -> VmId {
+        VmId::from_bits(bits)
+    }
+
+    fn slot(number: u16) -> Slot {
+        Slot::try_from(number).unwrap()
+    }
+
+    #[test]
+    fn a_slot_is_one_vms() {
+        let table = Table::default();
+        assert_eq!(table.claim(vm(1), slot(5)), Ok(()));
+        assert_eq!(table.claim(vm(1), slot(5)), Ok(()), "again");
+        assert_eq!(table.claim(vm(1), slot(6)).unwrap_err().kind, Refusal::SlotTaken);
+        assert_eq!(table.claim(vm(2), slot(5)).unwrap_err().kind, Refusal::SlotTaken);
+        assert_eq!(table.claim(vm(2), slot(6)), Ok(()));
+        table.forget_if_empty(vm(1));
+        assert_eq!(table.claim(vm(3), slot(5)), Ok(()));
+    }
+
+    #[test]
+    fn what_is_held_is_not_forgotten() {
+        let table = Table::default();
+        table.claim(vm(1), slot(1)).unwrap();
+        table.with(vm(1), |held| held.loop_number = Some(0));
+        table.forget_if_empty(vm(1));
+        assert!(table.with(vm(1), |held| held.loop_number = None).is_some());
+        table.forget_if_empty(vm(1));
+        assert!(table.with(vm(1), |_| ()).is_none());
+    }
+
+    #[test]
+    fn pages_follow_each_other() {
+        let table = Table::default();
+        for bits in [3, 1, 2] {
+            table.claim(vm(bits), slot(u16::try_from(bits).unwrap())).unwrap();
+        }
+        let ids = |after| table.after(after).into_iter().map(|(vm, ..)| vm).collect::<Vec<_>>();
+        assert_eq!(ids(None), [vm(1), vm(2), vm(3)]);
+        assert_eq!(ids(Some(vm(1))), [vm(2), vm(3)]);
+        assert!(ids(Some(vm(3))).is_empty());
+    }
+}

@@ -1,0 +1,184 @@
+//! What the verbs do to the machine, behind a trait: tests put another one there.
+
+use crate::devices::{self, LoopDevice, Tap};
+use crate::exec_vm::{self, ExecVm};
+use crate::folder::{Folder, Owner};
+use crate::process::Process;
+use crate::record::{Record, boot_id, start_time};
+use crate::refused::{Result, after_rollback, not_ready, refused, system};
+use crate::tsc;
+use banger_host::Refusal;
+use banger_host::packet::{receive, send};
+use banger_model::{Accel, KernelName, VmId};
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long it may take from telling the new process what to run until it runs it.
+const EXEC: Duration = Duration::from_secs(30);
+
+/// The machine, as the verbs see it.
+pub trait System: Send + Sync {
+    /// Opens the host's kernel of that release.
+    fn open_kernel(&self, release: &KernelName) -> Result<OwnedFd>;
+    /// Attaches a loop device.
+    fn attach_loop(&self, vm: VmId, file: BorrowedFd<'_>, writable: bool) -> Result<LoopDevice>;
+    /// Waits until it is gone.
+    fn await_loop_gone(&self, vm: VmId, number: u32) -> io::Result<()>;
+    /// Makes a TAP.
+    fn make_tap(&self, slot: banger_model::Slot) -> Result<Tap>;
+    /// Waits until it is gone.
+    fn await_tap_gone(&self, slot: banger_model::Slot) -> io::Result<()>;
+    /// Starts a VM, in a run folder of its own. If that fails, nothing of it is left.
+    fn launch(&self, launch: &Launch<'_>) -> Result<Arc<Process>>;
+    /// The last words of a VM's process.
+    fn stderr_tail(&self, vm: VmId) -> String;
+    /// Removes a VM's run folder, if there is one.
+    fn remove_folder(&self, vm: VmId) -> io::Result<()>;
+}
+
+/// All that a VM starts with.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// Which VM.
+    pub vm: VmId,
+    /// What to run.
+    pub exec: ExecVm,
+    /// The kernel, checked.
+    pub kernel: BorrowedFd<'a>,
+    /// The initramfs, checked.
+    pub initrd: BorrowedFd<'a>,
+    /// The disk.
+    pub disk: &'a LoopDevice,
+    /// The network.
+    pub tap: &'a Tap,
+}
+
+/// The real machine.
+#[derive(Debug)]
+pub struct Machine {
+    /// The folder of run folders.
+    pub vms: PathBuf,
+    /// The folder of kernels, open.
+    pub boot: OwnedFd,
+    /// Who connects to VMs' sockets.
+    pub owner: Owner,
+}
+
+impl System for Machine {
+    fn open_kernel(&self, release: &KernelName) -> Result<OwnedFd> {
+        // A kernel's name has no slash in it; a pipe of that name would block without NONBLOCK.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let name = format!("vmlinuz-{release}");
+        openat(&self.boot, &name, flags, Mode::empty()).map_err(|error| match error {
+            rustix::io::Errno::NOENT => refused(Refusal::NotFound, format!("there is no {name}")),
+            rustix::io::Errno::LOOP => refused(Refusal::NotFound, format!("{name} is a symbolic link")),
+            error => system(name)(error.into()),
+        })
+    }
+
+    fn attach_loop(&self, vm: VmId, file: BorrowedFd<'_>, writable: bool) -> Result<LoopDevice> {
+        devices::attach_loop(vm, file, writable)
+    }
+
+    fn await_loop_gone(&self, vm: VmId, number: u32) -> io::Result<()> {
+        devices::await_loop_gone(vm, number)
+    }
+
+    fn make_tap(&self, slot: banger_model::Slot) -> Result<Tap> {
+        devices::make_tap(slot)
+    }
+
+    fn await_tap_gone(&self, slot: banger_model::Slot) -> io::Result<()> {
+        devices::await_tap_gone(slot)
+    }
+
+    fn launch(&self, launch: &Launch<'_>) -> Result<Arc<Process>> {
+        if launch.exec.accel == Accel::Kvm {
+            File::options().read(true).write(true).open("/dev/kvm").map_err(not_ready("/dev/kvm"))?;
+        }
+        let folder = Folder::of(&self.vms, launch.vm);
+        folder.create()?;
+        self.launch_in(&folder, launch).map_err(|failure| {
+            let left = folder.remove().err().map(|error| error.to_string());
+            after_rollback(failure, left.into_iter().collect())
+        })
+    }
+
+    fn stderr_tail(&self, vm: VmId) -> String {
+        Folder::of(&self.vms, vm).stderr_tail()
+    }
+
+    fn remove_folder(&self, vm: VmId) -> io::Result<()> {
+        Folder::of(&self.vms, vm).remove()
+    }
+}
+
+impl Machine {
+    fn launch_in(&self, folder: &Folder, launch: &Launch<'_>) -> Result<Arc<Process>> {
+        let sockets = [
+            folder.listen("agent.sock", self.owner)?,
+            folder.listen("console.sock", self.owner)?,
+            folder.listen("qmp.sock", self.owner)?,
+        ];
+        let stderr = folder.stderr()?;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(|error| system("a pair of sockets")(error.into()))?;
+        let child = Command::new("/proc/self/exe")
+            .arg(exec_vm::ARGUMENT)
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .stdout(stderr.try_clone().map_err(system("standard error"))?)
+            .stderr(stderr)
+            .spawn()
+            .map_err(system("starting a process"))?;
+        let process = Process::watch(child).map_err(system("watching a process"))?;
+        self.exec(folder, launch, &process, &ours, &sockets).map_err(|failure| {
+            let left = process.end().err().map(|error| error.to_string());
+            after_rollback(failure, left.into_iter().collect())
+        })?;
+        Ok(process)
+    }
+
+    /// The new process waits to be told what to run: first it is written down.
+    fn exec(
+        &self,
+        folder: &Folder,
+        launch: &Launch<'_>,
+        process: &Process,
+        socket: &OwnedFd,
+        sockets: &[OwnedFd; 3],
+    ) -> Result<()> {
+        folder.write_record(&Record {
+            vm: launch.vm,
+            slot: launch.exec.slot,
+            pid: process.pid,
+            start_time: start_time(process.pid).map_err(system("the process's start time"))?,
+            boot_id: boot_id().map_err(system("the boot's id"))?,
+            loop_number: launch.disk.number,
+        })?;
+        folder.open_to(self.owner)?;
+
+        let exec = ExecVm { tsc_khz: tsc::khz(), ..launch.exec };
+        let message = serde_json::to_vec(&exec).map_err(|error| system("JSON")(error.into()))?;
+        let [agent, console, control] = sockets.each_ref().map(AsFd::as_fd);
+        let disk = launch.disk.fd.as_fd();
+        let descriptors =
+            [launch.kernel, launch.initrd, disk, launch.tap.fd.as_fd(), agent, console, control];
+        send(socket, &message, &descriptors).map_err(system("telling a process what to run"))?;
+        set_socket_timeout(socket, Timeout::Recv, Some(EXEC))
+            .map_err(|error| system("a time limit")(error.into()))?;
+        match receive(socket).map_err(system("waiting for a process to run the VMM"))? {
+            None => Ok(()),
+            Some((failure, _)) => Err(refused(Refusal::Vmm, String::from_utf8_lossy(&failure).into_owned())),
+        }
+    }
+}

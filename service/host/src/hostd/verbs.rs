@@ -1,0 +1,267 @@
+//! The verbs: each checks all that it was given, then acts.
+
+use crate::descriptor;
+use crate::exec_vm::ExecVm;
+use crate::held::{Disk, Table};
+use crate::process::Process;
+use crate::record::Record;
+use crate::refused::{Refused, Result, refused};
+use crate::system::{Launch, System};
+use crate::turns::Turns;
+use banger_host::{PROTOCOL, Refusal, Reply, Request, VmStatus, packet};
+use banger_model::{Bytes, Limits, MachineSize, Slot, VmId};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+/// What any host could give a VM; what this one gives is the daemon's policy.
+const MOST: Limits = Limits { cpus: 64, memory: Bytes::gib(16 << 10) };
+
+/// A page of a listing ends here, in bytes of JSON: the longest entry (with every byte of 2 KiB escaped in
+/// six) still fits a packet behind it.
+const PAGE: usize = packet::LONGEST / 2;
+
+/// The verbs, over `system`.
+#[derive(Debug)]
+pub struct Verbs<S> {
+    system: S,
+    /// Whose disks are taken.
+    peer: u32,
+    turns: Turns,
+    table: Table,
+}
+
+impl<S: System> Verbs<S> {
+    /// The verbs for the user `peer`.
+    pub fn new(system: S, peer: u32) -> Self {
+        Self { system, peer, turns: Turns::default(), table: Table::default() }
+    }
+
+    /// Takes on a VM that another life of this helper started.
+    pub fn adopt(&self, record: &Record, process: Arc<Process>) -> Result<()> {
+        self.table.claim(record.vm, record.slot)?;
+        self.table.with(record.vm, |held| {
+            held.loop_number = Some(record.loop_number);
+            held.process = Some(process);
+        });
+        Ok(())
+    }
+
+    /// Carries out one request of `caller`. The second result is a descriptor that goes with the reply.
+    pub fn answer(
+        &self,
+        request: Request,
+        descriptors: Vec<OwnedFd>,
+        caller: u32,
+    ) -> (Reply, Option<OwnedFd>) {
+        if descriptors.len() != request.descriptors() {
+            let (verb, wanted, got) = (request.verb(), request.descriptors(), descriptors.len());
+            let message = format!("{verb} comes with {wanted} descriptors, not {got}");
+            return (refused(Refusal::Descriptor, message).into(), None);
+        }
+        let _turn = request.vm().map(|vm| self.turns.take(vm));
+        let done = |result: Result<()>| result.map(|()| Reply::Done);
+        let reply = match request {
+            Request::Hello { version } => hello(version),
+            Request::OpenHostKernel { release } => {
+                let opened = self.system.open_kernel(&release);
+                match opened.and_then(|file| descriptor::host_kernel(&file).map(|()| file)) {
+                    Ok(file) => return (Reply::Done, Some(file)),
+                    Err(failure) => Err(failure),
+                }
+            }
+            Request::AttachLoop { vm, slot, writable } => {
+                done(self.attach_loop(vm, slot, writable, &descriptors[0], caller))
+            }
+            Request::DetachLoop { vm } => done(self.detach_loop(vm)),
+            Request::MakeTap { vm, slot } => done(self.make_tap(vm, slot)),
+            Request::RemoveTap { vm } => done(self.remove_tap(vm)),
+            Request::StartVm { vm, slot, size, accel, vmm } => {
+                let exec = ExecVm { slot, size, accel, vmm, writable: false, tsc_khz: None };
+                self.start_vm(vm, exec, &descriptors[0], &descriptors[1])
+            }
+            Request::StopVm { vm } => done(self.stop_vm(vm)),
+            Request::ListVms { after } => Ok(self.list_vms(after)),
+        };
+        (reply.unwrap_or_else(Reply::from), None)
+    }
+
+    fn attach_loop(&self, vm: VmId, slot: Slot, writable: bool, file: &OwnedFd, caller: u32) -> Result<()> {
+        let identity = descriptor::disk(file, writable, &[self.peer, caller])?;
+        self.table.claim(vm, slot)?;
+        let done = self.unless_started(vm).and_then(|()| {
+            match self.table.with(vm, |held| held.disk.clone()).flatten() {
+                Some(disk) if (disk.identity, disk.writable) == (identity, writable) => Ok(()),
+                Some(_) => Err(refused(Refusal::WrongState, format!("VM {vm} has another disk"))),
+                None => {
+                    let device = self.system.attach_loop(vm, file.as_fd(), writable)?;
+                    self.table.with(vm, |held| {
+                        held.loop_number = Some(device.number);
+                        held.disk = Some(Arc::new(Disk { device, identity, writable }));
+                    });
+                    Ok(())
+                }
+            }
+        });
+        self.table.forget_if_empty(vm);
+        done
+    }
+
+    fn detach_loop(&self, vm: VmId) -> Result<()> {
+        self.unless_running(vm)?;
+        let left = self.let_loop_go(vm);
+        self.table.forget_if_empty(vm);
+        left
+    }
+
+    fn make_tap(&self, vm: VmId, slot: Slot) -> Result<()> {
+        self.table.claim(vm, slot)?;
+        let done = self.unless_started(vm).and_then(|()| {
+            if self.table.with(vm, |held| held.tap.is_some()) == Some(true) {
+                return Ok(());
+            }
+            let tap = self.system.make_tap(slot)?;
+            self.table.with(vm, |held| held.tap = Some(Arc::new(tap)));
+            Ok(())
+        });
+        self.table.forget_if_empty(vm);
+        done
+    }
+
+    fn remove_tap(&self, vm: VmId) -> Result<()> {
+        self.unless_running(vm)?;
+        let left = self.let_tap_go(vm);
+        self.table.forget_if_empty(vm);
+        left
+    }
+
+    fn start_vm(&self, vm: VmId, mut exec: ExecVm, kernel: &OwnedFd, initrd: &OwnedFd) -> Result<Reply> {
+        check_size(&exec.size)?;
+        descriptor::boot_file("the kernel's descriptor", kernel)?;
+        descriptor::boot_file("the initramfs's descriptor", initrd)?;
+        self.unless_started(vm)?;
+        let wrong = |why: &str| refused(Refusal::WrongState, format!("VM {vm} {why}"));
+        let held = self.table.with(vm, |held| (held.slot, held.disk.clone(), held.tap.clone()));
+        let (slot, disk, tap) = held.ok_or_else(|| wrong("has neither a disk nor a TAP"))?;
+        if slot != exec.slot {
+            return Err(refused(Refusal::SlotTaken, format!("VM {vm} has slot {}", u16::from(slot))));
+        }
+        let disk = disk.ok_or_else(|| wrong("has no disk"))?;
+        let tap = tap.ok_or_else(|| wrong("has no TAP"))?;
+        exec.writable = disk.writable;
+
+        let process = self.system.launch(&Launch {
+            vm,
+            exec,
+            kernel: kernel.as_fd(),
+            initrd: initrd.as_fd(),
+            disk: &disk.device,
+            tap: &tap,
+        })?;
+        let pid = process.pid;
+        // The devices are the process's own from here on: they go when it does.
+        self.table.with(vm, |held| {
+            held.process = Some(process);
+            held.disk = None;
+            held.tap = None;
+        });
+        Ok(Reply::Started { pid })
+    }
+
+    fn stop_vm(&self, vm: VmId) -> Result<()> {
+        let process = self.table.with(vm, |held| held.process.clone()).flatten();
+        if let Some(process) = process {
+            // While it lives, nothing of it can be taken away.
+            process.end().map_err(|error| refused(Refusal::Rollback, error.to_string()))?;
+        }
+        let remove = |error: std::io::Error| refused(Refusal::Rollback, error.to_string());
+        let steps =
+            [self.let_loop_go(vm), self.let_tap_go(vm), self.system.remove_folder(vm).map_err(remove)];
+        let left: Vec<String> =
+            steps.into_iter().filter_map(|step| step.err()).map(|failure| failure.message).collect();
+        if !left.is_empty() {
+            return Err(refused(Refusal::Rollback, left.join("; ")));
+        }
+        self.table.forget(vm);
+        Ok(())
+    }
+
+    fn list_vms(&self, after: Option<VmId>) -> Reply {
+        let mut room = PAGE;
+        let mut vms = Vec::new();
+        for (vm, slot, process) in self.table.after(after) {
+            let exit = process.as_ref().and_then(|process| process.exit());
+            let status = VmStatus {
+                vm,
+                slot,
+                pid: process.as_ref().map(|process| process.pid),
+                running: process.is_some() && exit.is_none(),
+                exit,
+                stderr_tail: process.map(|_| self.system.stderr_tail(vm)).unwrap_or_default(),
+            };
+            let length = serde_json::to_vec(&status).map_or(PAGE, |json| json.len());
+            if length > room && !vms.is_empty() {
+                return Reply::Vms { vms, more: true };
+            }
+            room = room.saturating_sub(length + 1);
+            vms.push(status);
+        }
+        Reply::Vms { vms, more: false }
+    }
+
+    fn let_loop_go(&self, vm: VmId) -> Result<()> {
+        let number = self.table.with(vm, |held| {
+            held.disk = None;
+            held.loop_number
+        });
+        let Some(number) = number.flatten() else { return Ok(()) };
+        let gone = self.system.await_loop_gone(vm, number);
+        gone.map_err(|error| refused(Refusal::Rollback, error.to_string()))?;
+        self.table.with(vm, |held| held.loop_number = None);
+        Ok(())
+    }
+
+    fn let_tap_go(&self, vm: VmId) -> Result<()> {
+        let slot = self.table.with(vm, |held| {
+            held.tap = None;
+            held.slot
+        });
+        let Some(slot) = slot else { return Ok(()) };
+        let gone = self.system.await_tap_gone(slot);
+        gone.map_err(|error| refused(Refusal::Rollback, error.to_string()))
+    }
+
+    fn unless_started(&self, vm: VmId) -> Result<()> {
+        match self.table.with(vm, |held| held.process.is_some()) {
+            Some(true) => {
+                Err(refused(Refusal::WrongState, format!("VM {vm} has been started: stop it first")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn unless_running(&self, vm: VmId) -> Result<()> {
+        match self.table.with(vm, |held| held.is_running()) {
+            Some(true) => Err(refused(Refusal::WrongState, format!("VM {vm} runs: stop it first"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn hello(version: u32) -> Result<Reply> {
+    if version == PROTOCOL {
+        return Ok(Reply::Hello { version: PROTOCOL });
+    }
+    Err(refused(
+        Refusal::Malformed,
+        format!(
+            "banger-hostd speaks version {PROTOCOL}, its caller {version}: restart both after an upgrade"
+        ),
+    ))
+}
+
+fn check_size(size: &MachineSize) -> Result<()> {
+    MOST.check(size, Bytes(0)).map_err(|error| Refused { kind: Refusal::Range, message: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,335 @@
+//! The verbs over a machine that only pretends: files stand for devices, `sleep` for a VMM.
+
+use super::*;
+use crate::devices::{LoopDevice, Tap};
+use crate::refused::system;
+use banger_host::{VmmKind, seal};
+use banger_model::{Accel, Cpus, KernelName};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+/// Writes down what is done to it, and fails where it is told to.
+#[derive(Debug, Default)]
+struct Pretended {
+    done: Mutex<Vec<&'static str>>,
+    failing: Mutex<Vec<&'static str>>,
+}
+
+impl Pretended {
+    fn act(&self, what: &'static str) -> io::Result<()> {
+        self.done.lock().unwrap().push(what);
+        if self.failing.lock().unwrap().contains(&what) {
+            return Err(io::Error::other(format!("{what} failed")));
+        }
+        Ok(())
+    }
+}
+
+fn nothing() -> OwnedFd {
+    File::open("/dev/null").unwrap().into()
+}
+
+impl System for Pretended {
+    fn open_kernel(&self, release: &KernelName) -> Result<OwnedFd> {
+        self.act("open").map_err(system("open"))?;
+        let path = if release.as_str() == "folder" { "/" } else { "/proc/self/exe" };
+        Ok(File::open(path).unwrap().into())
+    }
+
+    fn attach_loop(&self, _: VmId, _: BorrowedFd<'_>, _: bool) -> Result<LoopDevice> {
+        self.act("attach").map_err(system("attach"))?;
+        Ok(LoopDevice { fd: nothing(), number: 7 })
+    }
+
+    fn await_loop_gone(&self, _: VmId, number: u32) -> io::Result<()> {
+        assert_eq!(number, 7);
+        self.act("loop gone")
+    }
+
+    fn make_tap(&self, _: Slot) -> Result<Tap> {
+        self.act("tap").map_err(system("tap"))?;
+        Ok(Tap { fd: nothing() })
+    }
+
+    fn await_tap_gone(&self, _: Slot) -> io::Result<()> {
+        self.act("tap gone")
+    }
+
+    fn launch(&self, _: &Launch<'_>) -> Result<Arc<Process>> {
+        self.act("launch").map_err(system("launch"))?;
+        let child = Command::new("/bin/sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
+        Process::watch(child).map_err(system("watch"))
+    }
+
+    fn stderr_tail(&self, _: VmId) -> String {
+        "\u{1}".repeat(2048)
+    }
+
+    fn remove_folder(&self, _: VmId) -> io::Result<()> {
+        self.act("folder gone")
+    }
+}
+
+struct Bench {
+    verbs: Verbs<Pretended>,
+    folder: tempfile::TempDir,
+}
+
+const VM: VmId = VmId::from_bits(1);
+const OTHER: VmId = VmId::from_bits(2);
+
+fn slot(number: u16) -> Slot {
+    Slot::try_from(number).unwrap()
+}
+
+fn me() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
+fn boot_file() -> OwnedFd {
+    seal("boot", |file| file.write_all(b"boot")).unwrap()
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { verbs: Verbs::new(Pretended::default(), me()), folder }
+    }
+
+    fn disk(&self, name: &str) -> OwnedFd {
+        let path = self.folder.path().join(name);
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap();
+        file.set_len(4096).unwrap();
+        file.into()
+    }
+
+    fn ask(&self, request: Request, descriptors: Vec<OwnedFd>) -> std::result::Result<Reply, Refusal> {
+        match self.verbs.answer(request, descriptors, me()).0 {
+            Reply::Failed { kind, .. } => Err(kind),
+            reply => Ok(reply),
+        }
+    }
+
+    fn attach(&self, vm: VmId, number: u16, name: &str) -> std::result::Result<Reply, Refusal> {
+        let request = Request::AttachLoop { vm, slot: slot(number), writable: true };
+        self.ask(request, vec![self.disk(name)])
+    }
+
+    fn tap(&self, vm: VmId, number: u16) -> std::result::Result<Reply, Refusal> {
+        self.ask(Request::MakeTap { vm, slot: slot(number) }, Vec::new())
+    }
+
+    fn start_sized(&self, number: u16, cpus: u32, memory: Bytes) -> std::result::Result<Reply, Refusal> {
+        let size = MachineSize { cpus: Cpus(cpus), memory, disk: Bytes(4096) };
+        let (accel, vmm) = (Accel::Tcg, VmmKind::Qemu);
+        let request = Request::StartVm { vm: VM, slot: slot(number), size, accel, vmm };
+        self.ask(request, vec![boot_file(), boot_file()])
+    }
+
+    fn start(&self) -> std::result::Result<Reply, Refusal> {
+        self.start_sized(1, 1, Bytes::mib(128))
+    }
+
+    fn stop(&self) -> std::result::Result<Reply, Refusal> {
+        self.ask(Request::StopVm { vm: VM }, Vec::new())
+    }
+
+    fn list(&self) -> Vec<VmStatus> {
+        match self.ask(Request::ListVms { after: None }, Vec::new()) {
+            Ok(Reply::Vms { vms, more: false }) => vms,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn done(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.verbs.system.done.lock().unwrap())
+    }
+
+    fn fail(&self, what: &[&'static str]) {
+        *self.verbs.system.failing.lock().unwrap() = what.to_vec();
+    }
+}
+
+#[test]
+fn a_life() {
+    let bench = Bench::new();
+    assert_eq!(bench.attach(VM, 1, "disk"), Ok(Reply::Done));
+    assert_eq!(bench.tap(VM, 1), Ok(Reply::Done));
+    let Ok(Reply::Started { pid }) = bench.start() else { panic!("not started") };
+    let [status] = &bench.list()[..] else { panic!("not one VM") };
+    assert_eq!((status.vm, status.slot, status.pid, status.running), (VM, slot(1), Some(pid), true));
+    assert_eq!(status.exit, None);
+    assert_eq!(bench.stop(), Ok(Reply::Done));
+    assert_eq!(bench.list(), []);
+    assert_eq!(bench.done(), ["attach", "tap", "launch", "loop gone", "tap gone", "folder gone"]);
+}
+
+#[test]
+fn again_is_no_error() {
+    let bench = Bench::new();
+    for _ in 0..2 {
+        assert_eq!(bench.attach(VM, 1, "disk"), Ok(Reply::Done));
+        assert_eq!(bench.tap(VM, 1), Ok(Reply::Done));
+    }
+    assert_eq!(bench.done(), ["attach", "tap"]);
+    for _ in 0..2 {
+        assert_eq!(bench.ask(Request::DetachLoop { vm: VM }, Vec::new()), Ok(Reply::Done));
+        assert_eq!(bench.ask(Request::RemoveTap { vm: VM }, Vec::new()), Ok(Reply::Done));
+        assert_eq!(bench.stop(), Ok(Reply::Done));
+    }
+    assert_eq!(bench.list(), []);
+}
+
+#[test]
+fn nothing_out_of_order() {
+    let bench = Bench::new();
+    assert_eq!(bench.start(), Err(Refusal::WrongState), "neither disk nor TAP");
+    bench.tap(VM, 1).unwrap();
+    assert_eq!(bench.start(), Err(Refusal::WrongState), "no disk");
+    bench.attach(VM, 1, "disk").unwrap();
+    assert_eq!(bench.attach(VM, 1, "another"), Err(Refusal::WrongState));
+    bench.start().unwrap();
+    assert_eq!(bench.start(), Err(Refusal::WrongState), "twice");
+    assert_eq!(bench.attach(VM, 1, "disk"), Err(Refusal::WrongState));
+    assert_eq!(bench.tap(VM, 1), Err(Refusal::WrongState));
+    assert_eq!(bench.ask(Request::DetachLoop { vm: VM }, Vec::new()), Err(Refusal::WrongState));
+    assert_eq!(bench.ask(Request::RemoveTap { vm: VM }, Vec::new()), Err(Refusal::WrongState));
+    bench.stop().unwrap();
+}
+
+#[test]
+fn a_slot_stays_with_its_vm() {
+    let bench = Bench::new();
+    bench.attach(VM, 1, "disk").unwrap();
+    assert_eq!(bench.attach(OTHER, 1, "other"), Err(Refusal::SlotTaken));
+    assert_eq!(bench.tap(OTHER, 1), Err(Refusal::SlotTaken));
+    assert_eq!(bench.tap(VM, 2), Err(Refusal::SlotTaken));
+    bench.tap(VM, 1).unwrap();
+    assert_eq!(bench.start_sized(2, 1, Bytes::mib(128)), Err(Refusal::SlotTaken));
+    bench.stop().unwrap();
+    assert_eq!(bench.tap(OTHER, 1), Ok(Reply::Done));
+}
+
+#[test]
+fn sizes_have_ranges() {
+    let bench = Bench::new();
+    bench.attach(VM, 1, "disk").unwrap();
+    bench.tap(VM, 1).unwrap();
+    for (cpus, memory) in [
+        (0, Bytes::mib(128)),
+        (65, Bytes::mib(128)),
+        (u32::MAX, Bytes::mib(128)),
+        (1, Bytes(0)),
+        (1, Bytes::mib(95)),
+        (1, Bytes(u64::MAX)),
+    ] {
+        assert_eq!(bench.start_sized(1, cpus, memory), Err(Refusal::Range), "{cpus} {memory}");
+    }
+}
+
+#[test]
+fn descriptors_are_counted_and_checked() {
+    let bench = Bench::new();
+    let attach = || Request::AttachLoop { vm: VM, slot: slot(1), writable: true };
+    for count in [0, 2] {
+        let descriptors = (0..count).map(|_| bench.disk("disk")).collect();
+        assert_eq!(bench.ask(attach(), descriptors), Err(Refusal::Descriptor), "{count}");
+    }
+    assert_eq!(bench.ask(attach(), vec![nothing()]), Err(Refusal::Descriptor));
+    assert_eq!(bench.ask(Request::StopVm { vm: VM }, vec![nothing()]), Err(Refusal::Descriptor));
+    let foreign = Verbs::new(Pretended::default(), me() + 1);
+    let (reply, _) = foreign.answer(attach(), vec![bench.disk("disk")], me() + 2);
+    assert!(matches!(reply, Reply::Failed { kind: Refusal::Descriptor, .. }));
+
+    bench.attach(VM, 1, "disk").unwrap();
+    bench.tap(VM, 1).unwrap();
+    let size = MachineSize { cpus: Cpus(1), memory: Bytes::mib(128), disk: Bytes(0) };
+    let (accel, vmm) = (Accel::Tcg, VmmKind::Qemu);
+    for descriptors in [vec![boot_file(), nothing()], vec![bench.disk("disk"), boot_file()]] {
+        let request = Request::StartVm { vm: VM, slot: slot(1), size, accel, vmm };
+        assert_eq!(bench.ask(request, descriptors), Err(Refusal::Descriptor));
+    }
+    assert!(!bench.done().contains(&"launch"));
+}
+
+#[test]
+fn a_failure_leaves_nothing_behind() {
+    let bench = Bench::new();
+    bench.fail(&["attach", "tap", "launch"]);
+    assert_eq!(bench.attach(VM, 1, "disk"), Err(Refusal::System));
+    assert_eq!(bench.tap(VM, 1), Err(Refusal::System));
+    assert_eq!(bench.list(), [], "the slot was given back");
+
+    bench.fail(&["launch"]);
+    bench.attach(VM, 1, "disk").unwrap();
+    bench.tap(VM, 1).unwrap();
+    assert_eq!(bench.start(), Err(Refusal::System));
+    bench.fail(&[]);
+    assert!(bench.start().is_ok(), "disk and TAP are still held");
+    bench.stop().unwrap();
+}
+
+#[test]
+fn a_stop_goes_on_past_errors_and_can_be_repeated() {
+    let bench = Bench::new();
+    bench.attach(VM, 1, "disk").unwrap();
+    bench.tap(VM, 1).unwrap();
+    bench.start().unwrap();
+    bench.fail(&["loop gone", "tap gone", "folder gone"]);
+    let (reply, _) = bench.verbs.answer(Request::StopVm { vm: VM }, Vec::new(), me());
+    let Reply::Failed { kind: Refusal::Rollback, message } = reply else { panic!("{reply:?}") };
+    assert_eq!(message, "loop gone failed; tap gone failed; folder gone failed");
+    assert!(bench.list()[0].exit.is_some());
+    bench.fail(&[]);
+    assert_eq!(bench.stop(), Ok(Reply::Done));
+    assert_eq!(bench.list(), []);
+}
+
+#[test]
+fn kernels_are_files() {
+    let bench = Bench::new();
+    let open = |release: &str| {
+        let request = Request::OpenHostKernel { release: release.parse().unwrap() };
+        bench.verbs.answer(request, Vec::new(), me())
+    };
+    assert!(matches!(open("6.1.0"), (Reply::Done, Some(_))));
+    assert!(matches!(open("folder"), (Reply::Failed { kind: Refusal::NotFound, .. }, None)));
+}
+
+#[test]
+fn versions_have_to_match() {
+    let bench = Bench::new();
+    let hello = |version| bench.ask(Request::Hello { version }, Vec::new());
+    assert_eq!(hello(PROTOCOL), Ok(Reply::Hello { version: PROTOCOL }));
+    assert_eq!(hello(PROTOCOL + 1), Err(Refusal::Malformed));
+}
+
+#[test]
+fn a_long_listing_comes_in_pages_that_fit() {
+    let bench = Bench::new();
+    let process = || Process::watch(Command::new("/bin/true").spawn().unwrap()).unwrap();
+    for number in 0..12 {
+        let vm = VmId::from_bits(u64::from(number));
+        let record =
+            Record { vm, slot: slot(number), pid: 1, start_time: 1, boot_id: String::new(), loop_number: 7 };
+        bench.verbs.adopt(&record, process()).unwrap();
+    }
+    let mut seen = Vec::new();
+    let mut pages = 0;
+    loop {
+        let after = seen.last().copied();
+        let reply = bench.ask(Request::ListVms { after }, Vec::new()).unwrap();
+        assert!(serde_json::to_vec(&reply).unwrap().len() <= packet::LONGEST);
+        let Reply::Vms { vms, more } = reply else { panic!("{reply:?}") };
+        seen.extend(vms.into_iter().map(|status| status.vm));
+        pages += 1;
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(seen, (0..12).map(VmId::from_bits).collect::<Vec<_>>());
+    assert!(pages > 1);
+}

@@ -1,0 +1,273 @@
+//! The verbs as they travel: one JSON object per packet, descriptors beside it.
+
+use crate::Refusal;
+use banger_model::{Accel, KernelName, MachineSize, Slot, VmId};
+use banger_vmm::VmmKind;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The version of this protocol. It changes whenever a message does: daemon and helper are installed
+/// together, so an old one beside a new one only means that it has to be restarted.
+pub const PROTOCOL: u32 = 1;
+
+/// What the helper can be asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Compares versions.
+    Hello {
+        /// The caller's [`PROTOCOL`].
+        version: u32,
+    },
+    /// Opens a kernel of the host for reading, which some distributions keep to root.
+    /// Replies with one descriptor.
+    OpenHostKernel {
+        /// The release, as in `/boot/vmlinuz-<release>`.
+        release: KernelName,
+    },
+    /// Attaches a loop device over the disk that comes as a descriptor, for [`Request::StartVm`].
+    AttachLoop {
+        /// Whose disk.
+        vm: VmId,
+        /// The VM's slot.
+        slot: Slot,
+        /// Whether the guest writes to it.
+        writable: bool,
+    },
+    /// Detaches it again, if the VM has not been started.
+    DetachLoop {
+        /// Whose disk.
+        vm: VmId,
+    },
+    /// Makes the slot's TAP, up and with the host's address, for [`Request::StartVm`].
+    MakeTap {
+        /// Whose network.
+        vm: VmId,
+        /// The VM's slot.
+        slot: Slot,
+    },
+    /// Removes it again, if the VM has not been started.
+    RemoveTap {
+        /// Whose network.
+        vm: VmId,
+    },
+    /// Starts a VM. Two descriptors: the kernel and the initramfs, as sealed memfds.
+    StartVm {
+        /// Which VM.
+        vm: VmId,
+        /// Its slot.
+        slot: Slot,
+        /// Its size.
+        size: MachineSize,
+        /// What runs the guest's instructions.
+        accel: Accel,
+        /// What runs the VM.
+        vmm: VmmKind,
+    },
+    /// Ends a VM, and takes away all that was made for it.
+    StopVm {
+        /// Which VM.
+        vm: VmId,
+    },
+    /// Lists VMs in the order of their ids.
+    ListVms {
+        /// The last one of the previous page.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<VmId>,
+    },
+}
+
+/// What the helper answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Reply {
+    /// Done. To OpenHostKernel, the kernel's descriptor comes with it.
+    Done,
+    /// To Hello.
+    Hello {
+        /// The helper's [`PROTOCOL`].
+        version: u32,
+    },
+    /// To StartVm: it runs.
+    Started {
+        /// The VMM's process.
+        pid: u32,
+    },
+    /// To ListVms.
+    Vms {
+        /// In the order of their ids.
+        vms: Vec<VmStatus>,
+        /// Whether there are more after the last one.
+        more: bool,
+    },
+    /// It was refused, or failed.
+    Failed {
+        /// Why, for programs.
+        kind: Refusal,
+        /// Why, for people.
+        message: String,
+    },
+}
+
+/// What the helper knows about a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmStatus {
+    /// Which VM.
+    pub vm: VmId,
+    /// Its slot.
+    pub slot: Slot,
+    /// Its VMM's process; none while the VM has been given a disk or a TAP but not been started.
+    pub pid: Option<u32>,
+    /// Whether that process lives.
+    pub running: bool,
+    /// How it ended: `exit code 1`, `signal 9`, or `unknown` when the helper was restarted meanwhile.
+    pub exit: Option<String>,
+    /// The last that the VMM wrote to its standard error, at most 2 KiB.
+    pub stderr_tail: String,
+}
+
+/// The name of a verb.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verb {
+    /// [`Request::Hello`]
+    Hello,
+    /// [`Request::OpenHostKernel`]
+    OpenHostKernel,
+    /// [`Request::AttachLoop`]
+    AttachLoop,
+    /// [`Request::DetachLoop`]
+    DetachLoop,
+    /// [`Request::MakeTap`]
+    MakeTap,
+    /// [`Request::RemoveTap`]
+    RemoveTap,
+    /// [`Request::StartVm`]
+    StartVm,
+    /// [`Request::StopVm`]
+    StopVm,
+    /// [`Request::ListVms`]
+    ListVms,
+}
+
+impl Request {
+    /// Which verb it is.
+    pub fn verb(&self) -> Verb {
+        match self {
+            Request::Hello { .. } => Verb::Hello,
+            Request::OpenHostKernel { .. } => Verb::OpenHostKernel,
+            Request::AttachLoop { .. } => Verb::AttachLoop,
+            Request::DetachLoop { .. } => Verb::DetachLoop,
+            Request::MakeTap { .. } => Verb::MakeTap,
+            Request::RemoveTap { .. } => Verb::RemoveTap,
+            Request::StartVm { .. } => Verb::StartVm,
+            Request::StopVm { .. } => Verb::StopVm,
+            Request::ListVms { .. } => Verb::ListVms,
+        }
+    }
+
+    /// The VM that it is about, if it is about one.
+    pub fn vm(&self) -> Option<VmId> {
+        match self {
+            Request::Hello { .. } | Request::OpenHostKernel { .. } | Request::ListVms { .. } => None,
+            Request::AttachLoop { vm, .. }
+            | Request::DetachLoop { vm }
+            | Request::MakeTap { vm, .. }
+            | Request::RemoveTap { vm }
+            | Request::StartVm { vm, .. }
+            | Request::StopVm { vm } => Some(*vm),
+        }
+    }
+
+    /// How many descriptors come with it.
+    pub fn descriptors(&self) -> usize {
+        match self {
+            Request::AttachLoop { .. } => 1,
+            Request::StartVm { .. } => 2,
+            _ => 0,
+        }
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use banger_model::{Bytes, Cpus};
+    use proptest::prelude::*;
+
+    fn request() -> impl Strategy<Value = Request> {
+        let vm = any::<u64>().prop_map(VmId::from_bits);
+        let slot = (0..4096u16).prop_map(|number| Slot::try_from(number).unwrap());
+        let size = (any::<u32>(), any::<u64>(), any::<u64>()).prop_map(|(cpus, memory, disk)| MachineSize {
+            cpus: Cpus(cpus),
+            memory: Bytes(memory),
+            disk: Bytes(disk),
+        });
+        let accel = prop_oneof![Just(Accel::Kvm), Just(Accel::Tcg)];
+        prop_oneof![
+            any::<u32>().prop_map(|version| Request::Hello { version }),
+            "[a-z0-9][a-z0-9.+~_-]{0,62}"
+                .prop_map(|name| Request::OpenHostKernel { release: name.parse().unwrap() }),
+            (vm.clone(), slot.clone(), any::<bool>()).prop_map(|(vm, slot, writable)| Request::AttachLoop {
+                vm,
+                slot,
+                writable
+            }),
+            vm.clone().prop_map(|vm| Request::DetachLoop { vm }),
+            (vm.clone(), slot.clone()).prop_map(|(vm, slot)| Request::MakeTap { vm, slot }),
+            vm.clone().prop_map(|vm| Request::RemoveTap { vm }),
+            (vm.clone(), slot, size, accel).prop_map(|(vm, slot, size, accel)| Request::StartVm {
+                vm,
+                slot,
+                size,
+                accel,
+                vmm: VmmKind::Qemu
+            }),
+            vm.clone().prop_map(|vm| Request::StopVm { vm }),
+            proptest::option::of(vm).prop_map(|after| Request::ListVms { after }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn requests_round_trip(request in request()) {
+            let text = serde_json::to_string(&request).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
+        }
+
+        #[test]
+        fn nothing_more_than_the_fields_is_taken(request in request(), name in "[a-z]{1,8}") {
+            let mut value = serde_json::to_value(&request).unwrap();
+            let fields = value.as_object_mut().unwrap();
+            if fields.insert(format!("x{name}"), true.into()).is_none() {
+                prop_assert!(serde_json::from_value::<Request>(value).is_err());
+            }
+        }
+
+        #[test]
+        fn never_panics(bytes: Vec<u8>) {
+            let _ = serde_json::from_slice::<Request>(&bytes);
+            let _ = serde_json::from_slice::<Reply>(&bytes);
+        }
+    }
+
+    #[test]
+    fn the_words_are_fixed() {
+        let vm = VmId::from_bits(0xff);
+        let slot = Slot::try_from(7).unwrap();
+        for (request, text) in [
+            (Request::Hello { version: 1 }, r#"{"verb":"hello","version":1}"#),
+            (Request::MakeTap { vm, slot }, r#"{"verb":"make-tap","vm":"00000000000000ff","slot":7}"#),
+            (Request::StopVm { vm }, r#"{"verb":"stop-vm","vm":"00000000000000ff"}"#),
+            (Request::ListVms { after: None }, r#"{"verb":"list-vms"}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&request).unwrap(), text);
+        }
+    }
+}
