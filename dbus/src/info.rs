@@ -1,0 +1,327 @@
+//! What `Describe` and the listings tell, as types: one home for every key, read and written here only.
+
+use crate::dict::{self, Dict, DictError, DictWriter};
+use banger_model::{Bytes, ImageId, JobId, KernelId, Uid, VmId};
+use serde::Serialize;
+
+/// Declares a description: `must` fields are an error when missing, `may` fields are `None`, the others
+/// have their type's default. The key is the field's name in kebab-case.
+macro_rules! info {
+    ($(#[$doc:meta])* $name:ident {
+        must { $($(#[$must_doc:meta])* $must:ident: $must_type:ty = $must_key:literal,)* }
+        else { $($(#[$plain_doc:meta])* $plain:ident: $plain_type:ty = $plain_key:literal,)* }
+        may { $($(#[$may_doc:meta])* $may:ident: $may_type:ty = $may_key:literal,)* }
+    }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub struct $name {
+            $($(#[$must_doc])* pub $must: $must_type,)*
+            $($(#[$plain_doc])* pub $plain: $plain_type,)*
+            $($(#[$may_doc])* #[serde(skip_serializing_if = "Option::is_none")] pub $may: Option<$may_type>,)*
+        }
+
+        impl $name {
+            /// Every key, whether always there or not.
+            pub const KEYS: &[&str] = &[$($must_key,)* $($plain_key,)* $($may_key,)*];
+
+            /// The dictionary that travels.
+            pub fn into_dict(self) -> Dict {
+                DictWriter::new()
+                    $(.with($must_key, self.$must))*
+                    $(.with($plain_key, self.$plain))*
+                    $(.with_some($may_key, self.$may))*
+                    .done()
+            }
+
+            /// Reads the dictionary. A key that this version does not know is passed over: the service may be newer.
+            ///
+            /// # Errors
+            /// [`DictError`] if a key has the wrong type, or one that names the thing is missing.
+            pub fn from_dict(mut dict: Dict) -> Result<Self, DictError> {
+                Ok(Self {
+                    $($must: dict::require(&mut dict, $must_key)?,)*
+                    $($plain: dict::take(&mut dict, $plain_key)?.unwrap_or_default(),)*
+                    $($may: dict::take(&mut dict, $may_key)?,)*
+                })
+            }
+        }
+    };
+}
+
+info! {
+    /// An image.
+    ImageInfo {
+        must {
+            /// Its id.
+            id: ImageId = "id",
+            /// Its name.
+            name: String = "name",
+            /// Who pulled it.
+            owner_uid: Uid = "owner-uid",
+        }
+        else {
+            /// The reference that it was pulled by, in canonical form.
+            reference: String = "reference",
+            /// The digest of its manifest.
+            digest: String = "digest",
+            /// `os/architecture[/variant]`.
+            platform: String = "platform",
+            /// Size of the filesystem.
+            size: Bytes = "size",
+            /// Bytes of the files in it.
+            content: Bytes = "content",
+            /// Bytes of its layers as they were downloaded.
+            compressed: Bytes = "compressed",
+            /// When it was published, in seconds since 1970.
+            created: u64 = "created",
+            /// How many layers it has.
+            layers: u32 = "layers",
+            /// The image author's entrypoint.
+            entrypoint: Vec<String> = "entrypoint",
+            /// The image author's command.
+            command: Vec<String> = "command",
+            /// The image author's environment, `K=V` each.
+            environment: Vec<String> = "environment",
+            /// The user that its command runs as; empty for root.
+            user: String = "user",
+            /// The folder that its command runs in; empty for `/`.
+            working_directory: String = "working-directory",
+            /// The names of the caller's VMs that use it.
+            used_by: Vec<String> = "used-by",
+        }
+        may {}
+    }
+}
+
+info! {
+    /// A kernel.
+    KernelInfo {
+        must {
+            /// Its id.
+            id: KernelId = "id",
+            /// Its name.
+            name: String = "name",
+        }
+        else {
+            /// Its release, as uname(1) tells it.
+            release: String = "release",
+            /// `host` or `imported`.
+            source: String = "source",
+            /// Bytes of everything kept for it.
+            size: Bytes = "size",
+            /// Whether it came with modules.
+            has_modules: bool = "has-modules",
+            /// Whether it came with an initrd of its own.
+            has_initrd: bool = "has-initrd",
+        }
+        may {}
+    }
+}
+
+info! {
+    /// A virtual machine.
+    VmInfo {
+        must {
+            /// Its id.
+            id: VmId = "id",
+            /// Its name.
+            name: String = "name",
+            /// Its state: created, starting, running, stopping, stopped, failed or deleting.
+            state: String = "state",
+            /// Whose it is.
+            owner_uid: Uid = "owner-uid",
+        }
+        else {
+            /// The name of its image.
+            image: String = "image",
+            /// The id of its image.
+            image_id: String = "image-id",
+            /// The name of its kernel.
+            kernel: String = "kernel",
+            /// Virtual CPUs.
+            cpus: u32 = "cpus",
+            /// Memory.
+            memory: Bytes = "memory",
+            /// Size of its disk.
+            disk: Bytes = "disk",
+            /// Bytes of the host's disk that its disk takes.
+            disk_used: Bytes = "disk-used",
+            /// Its addresses.
+            addresses: Vec<String> = "addresses",
+            /// When it was made, in seconds since 1970.
+            created: u64 = "created",
+            /// Whether it is deleted once it stops.
+            remove: bool = "remove",
+        }
+        may {
+            /// What runs its instructions: `kvm` or `tcg`.
+            accel: String = "accel",
+            /// Its virtual machine monitor.
+            vmm: String = "vmm",
+            /// The process of its monitor, while there is one.
+            pid: u32 = "pid",
+            /// When it was last started, in seconds since 1970.
+            started: u64 = "started",
+            /// What went wrong last.
+            error: String = "error",
+        }
+    }
+}
+
+info! {
+    /// A job.
+    JobInfo {
+        must {
+            /// Its id.
+            id: JobId = "id",
+            /// What it does, such as `pull-image`.
+            kind: String = "kind",
+            /// Where it is: running, cancelling, done, failed or cancelled.
+            state: String = "state",
+            /// Who asked for it.
+            owner_uid: Uid = "owner-uid",
+        }
+        else {
+            /// On what.
+            subject: String = "subject",
+            /// What it is doing at the moment.
+            phase: String = "phase",
+            /// How much of the phase is done.
+            done: u64 = "done",
+            /// How much the phase has; 0 if it counts nothing.
+            total: u64 = "total",
+        }
+        may {
+            /// What went wrong.
+            error: String = "error",
+        }
+    }
+}
+
+/// How a command in a guest ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecResult {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+impl ExecResult {
+    /// The dictionary that travels.
+    pub fn into_dict(self) -> Dict {
+        match self {
+            ExecResult::Code(code) => DictWriter::new().with("code", code).done(),
+            ExecResult::Signal(signal) => DictWriter::new().with("signal", signal).done(),
+        }
+    }
+
+    /// Reads the dictionary.
+    ///
+    /// # Errors
+    /// [`DictError`] if neither key is there, or one has the wrong type.
+    pub fn from_dict(mut dict: Dict) -> Result<Self, DictError> {
+        match dict::take(&mut dict, "signal")? {
+            Some(signal) => Ok(ExecResult::Signal(signal)),
+            None => dict::require(&mut dict, "code").map(ExecResult::Code),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::field::Field;
+    use proptest::prelude::*;
+
+    fn vm(bits: u64, text: String, list: Vec<String>, some: bool) -> VmInfo {
+        VmInfo {
+            id: VmId::from_bits(bits),
+            name: text.clone(),
+            state: "running".into(),
+            owner_uid: Uid(bits as u32),
+            image: text.clone(),
+            image_id: text.clone(),
+            kernel: text.clone(),
+            cpus: bits as u32,
+            memory: Bytes(bits),
+            disk: Bytes(bits / 2),
+            disk_used: Bytes(bits / 3),
+            addresses: list,
+            created: bits,
+            remove: some,
+            accel: some.then(|| "kvm".into()),
+            vmm: some.then(|| "qemu".into()),
+            pid: some.then_some(7),
+            started: some.then_some(bits),
+            error: (!some).then_some(text),
+        }
+    }
+
+    fn anything() -> impl Strategy<Value = zbus::OwnedVariant> {
+        prop_oneof![
+            any::<bool>().prop_map(Field::write),
+            any::<u32>().prop_map(Field::write),
+            any::<u64>().prop_map(Field::write),
+            "[0-9a-f]{16}".prop_map(Field::write),
+            prop::collection::vec("[^\0]{0,8}", 0..4).prop_map(Field::write),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_vm_survives_the_dictionary(bits: u64, text in "[^\0]{0,20}", list in prop::collection::vec("[^\0]{0,9}", 0..5), some: bool) {
+            let info = vm(bits, text, list, some);
+            let mut dict = info.clone().into_dict();
+            prop_assert!(dict.keys().all(|key| VmInfo::KEYS.contains(&key.as_str())));
+            // A newer service tells more.
+            dict.insert("colour".into(), Field::write("red".to_owned()));
+            prop_assert_eq!(VmInfo::from_dict(dict), Ok(info));
+        }
+
+        #[test]
+        fn one_odd_value_is_refused_or_read_as_it_is(key in prop::sample::select(VmInfo::KEYS), value in anything()) {
+            let mut dict = vm(1, "x".into(), vec![], true).into_dict();
+            dict.insert(key.to_owned(), value);
+            match VmInfo::from_dict(dict.clone()) {
+                Ok(info) => prop_assert_eq!(info.into_dict(), dict),
+                Err(error) => prop_assert!(error.to_string().contains(key), "{}", error),
+            }
+        }
+    }
+
+    #[test]
+    fn what_names_a_thing_must_be_there() {
+        let id = DictWriter::new().with("id", ImageId::from_bits(1));
+        assert_eq!(ImageInfo::from_dict(id.done()), Err(DictError::Missing { key: "name" }));
+        let least = DictWriter::new()
+            .with("id", ImageId::from_bits(1))
+            .with("name", "debian".to_owned())
+            .with("owner-uid", 1000u32);
+        let info = ImageInfo::from_dict(least.done()).unwrap();
+        assert_eq!((info.name.as_str(), info.layers, info.used_by.len()), ("debian", 0, 0));
+    }
+
+    #[test]
+    fn keys_are_the_same_on_the_bus_and_in_json() {
+        let mut info = vm(1, "x".into(), vec![], true);
+        info.error = Some("no".into());
+        let dict = info.clone().into_dict();
+        let json = serde_json::to_value(&info).unwrap();
+        let json: Vec<&String> = json.as_object().unwrap().keys().collect();
+        assert_eq!(json, dict.keys().collect::<Vec<_>>());
+        let mut keys = VmInfo::KEYS.to_vec();
+        keys.sort_unstable();
+        assert_eq!(json, keys);
+        assert_eq!(serde_json::to_value(info.memory).unwrap(), serde_json::json!(1));
+    }
+
+    #[test]
+    fn an_end_is_a_code_or_a_signal() {
+        for end in [ExecResult::Code(0), ExecResult::Code(42), ExecResult::Signal(9)] {
+            assert_eq!(ExecResult::from_dict(end.into_dict()), Ok(end));
+        }
+        assert_eq!(ExecResult::from_dict(Dict::new()), Err(DictError::Missing { key: "code" }));
+    }
+}
