@@ -1,0 +1,96 @@
+//! What CreateVM is asked for: its options, and the one request that they, the configuration and the host make.
+
+use crate::{
+    gate::Caller,
+    kernels::{self, HOST},
+    ops::create::{self, Create},
+    service::Service,
+    store::VmSpec,
+};
+use banger_dbus::{Dict, Error, Options};
+use banger_model::{Bytes, Cpus, MachineSize, VmName};
+
+/// The options of CreateVM, read and of the right types.
+pub struct CreateOptions {
+    image: String,
+    kernel: Option<String>,
+    cpus: Option<u32>,
+    memory: Option<Bytes>,
+    disk: Option<Bytes>,
+    start: bool,
+    remove: bool,
+    main: Option<String>,
+    command: Vec<String>,
+    environment: Vec<String>,
+    user: String,
+    working_directory: String,
+}
+
+impl CreateOptions {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgs`] or [`Error::UnknownOption`].
+    pub fn read(options: Dict) -> Result<Self, Error> {
+        let mut options = Options::new(options);
+        let image: Option<String> = options.take("image")?;
+        let read = Self {
+            image: String::new(),
+            kernel: options.take("kernel")?,
+            cpus: options.take("cpus")?,
+            memory: options.take("memory")?,
+            disk: options.take("disk")?,
+            start: options.take("start")?.unwrap_or(true),
+            remove: options.take_or_default("remove")?,
+            main: options.take("main")?,
+            command: options.take_or_default("command")?,
+            environment: options.take_or_default("environment")?,
+            user: options.take_or_default("user")?,
+            working_directory: options.take_or_default("working-directory")?,
+        };
+        options.finish()?;
+        let image = image.ok_or_else(|| Error::InvalidArgs("the option \"image\" is missing".into()))?;
+        Ok(Self { image, ..read })
+    }
+
+    /// Everything that can be known before somebody is asked: that the image and the kernel are there, the
+    /// sizes are possible, and the name is free.
+    ///
+    /// # Errors
+    /// What is not there, not possible or not free.
+    pub fn resolve(&self, service: &Service, name: Option<VmName>, caller: &Caller) -> Result<Create, Error> {
+        let image = service.find_image(&self.image)?;
+        let kernel = self.kernel.clone().unwrap_or_else(|| service.config.kernel.clone());
+        let found = kernels::find(service, &kernel)?;
+        // The preferred one of the host may be another tomorrow: its VMs follow it.
+        let kernel = if kernel == HOST { kernel } else { found.name().to_owned() };
+        let size = MachineSize {
+            cpus: Cpus(self.cpus.unwrap_or(service.config.defaults.cpus)),
+            memory: self.memory.unwrap_or(service.config.defaults.memory),
+            disk: self.disk.unwrap_or(image.size),
+        };
+        service.limits.check(&size, image.size)?;
+        let main = match self.main.as_deref() {
+            None | Some("image") => true,
+            Some("none") if self.command.is_empty() => false,
+            Some("none") => {
+                return Err(Error::InvalidSpec("main is \"none\", and there is a command".into()));
+            }
+            Some(_) => return Err(Error::InvalidSpec("main is neither \"image\" nor \"none\"".into())),
+        };
+        let spec = VmSpec {
+            size,
+            remove: self.remove,
+            main,
+            command: self.command.clone(),
+            environment: self.environment.clone(),
+            user: self.user.clone(),
+            working_directory: self.working_directory.clone(),
+        };
+        let request = Create { name, image, kernel, spec, start: self.start, owner: caller.uid };
+        // What the guest would refuse is refused here.
+        create::settings(&request.image.config, &request.spec, request.name.as_ref(), None)?;
+        create::check_name(service, &request)?;
+        Ok(request)
+    }
+}

@@ -1,0 +1,336 @@
+//! `org.banger.Manager`: where things are made, found and listed.
+
+use super::{create_options::CreateOptions, no_options};
+use crate::{
+    error,
+    gate::Caller,
+    jobs::{Job, NewJob},
+    kernels,
+    ops::{
+        create,
+        images::{self, Prune},
+        kernels::{Import, import},
+        pull::{self, Pull},
+    },
+    service::Service,
+    show,
+};
+use banger_dbus::{Dict, Error, Options, names};
+use banger_image::{Platform, Reference};
+use banger_model::{Bytes, ImageName, JobKind, KernelName, Uid, VmName};
+use banger_polkit::{Details, Operation};
+use std::{os::fd::OwnedFd, sync::Arc};
+use zbus::{OwnedObjectPath, message::Header, object_server::SignalEmitter};
+
+/// Most operations that one user may have under way.
+const MOST_JOBS: usize = 64;
+
+/// The manager on the bus.
+pub struct ManagerObject {
+    service: Arc<Service>,
+}
+
+impl ManagerObject {
+    /// The object of this service.
+    pub fn new(service: Arc<Service>) -> Self {
+        Self { service }
+    }
+
+    async fn caller(&self, header: &Header<'_>) -> Result<Caller, Error> {
+        Ok(self.service.gate.caller(header).await?)
+    }
+
+    /// Asks whether the caller may make something new called `name`.
+    async fn may(
+        &self,
+        caller: &Caller,
+        what: Operation,
+        key: &'static str,
+        name: &str,
+    ) -> Result<(), Error> {
+        check_quota(&self.service, caller.uid)?;
+        let details = Details::from([(key, name.to_owned())]);
+        Ok(self.service.gate.authorize(caller, what, None, details).await?)
+    }
+}
+
+/// Refuses a user who has too much under way.
+///
+/// # Errors
+/// [`error::Error::TooMany`].
+pub fn check_quota(service: &Service, uid: Uid) -> Result<(), error::Error> {
+    match service.jobs.under_way(uid) {
+        n if n >= MOST_JOBS && uid != Uid::ROOT => Err(error::Error::TooMany(n)),
+        _ => Ok(()),
+    }
+}
+
+/// Turns any OCI image into a running microVM, for users without privileges.
+///
+/// What takes longer than a reply is a job: the reply names its object, whose `Wait` gives the result.
+/// Every method ends in a dictionary of options; an option that is not known is an error. One call with
+/// busctl: `busctl call org.banger.Manager /org/banger/Manager org.banger.Manager PullImage 'sa{sv}' REFERENCE 0`.
+#[zbus::interface(name = "org.banger.Manager")]
+impl ManagerObject {
+    /// Pulls an image out of a registry and makes it a root filesystem.
+    ///
+    /// `reference` is such as `debian:bookworm` or `127.0.0.1:5000/team/app@sha256:...`. Options: `name` s, the
+    /// image's name here (default: made of the reference, `debian-bookworm`); `size` t, bytes of the filesystem
+    /// (default: 1.25 times the content, at least 1 GiB); `platform` s, such as `linux/amd64`. The job's result
+    /// has `image` o. Needs `org.banger.manager.image-pull`.
+    #[zbus(out_args("job"))]
+    async fn pull_image(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        reference: &str,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        let mut options = Options::new(options);
+        let name: Option<String> = options.take("name")?;
+        let size: Option<Bytes> = options.take("size")?;
+        let platform: Option<String> = options.take("platform")?;
+        options.finish()?;
+        let reference: Reference = reference.parse().map_err(error::Error::Image)?;
+        let name: ImageName = match name {
+            Some(name) => name.parse()?,
+            None => reference.default_name(),
+        };
+        let platform: Platform = match platform {
+            Some(platform) => platform.parse().map_err(error::Error::Image)?,
+            None => Platform::host(),
+        };
+        let caller = self.caller(&header).await?;
+        pull::check_name(&self.service, &name)?;
+        self.may(&caller, Operation::PullImage, "image", &reference.to_string()).await?;
+        pull::check_name(&self.service, &name)?;
+
+        let request = Pull { reference, name, size, platform, owner: caller.uid };
+        let (service, subject) = (self.service.clone(), request.name.to_string());
+        let new = NewJob { kind: JobKind::PullImage, subject, owner: caller.uid, cancellable: true };
+        let job = self.service.jobs.start(new, |job| pull::pull(service, request, job)).await?;
+        Ok(job.path())
+    }
+
+    /// The image of this name, id or unique prefix of an id (at least 4 digits).
+    #[zbus(out_args("image"))]
+    async fn get_image(&self, name: &str, options: Dict) -> Result<OwnedObjectPath, Error> {
+        no_options(options)?;
+        Ok(names::path_of(self.service.find_image(name)?.id))
+    }
+
+    /// Every image, with what its `Describe` tells.
+    #[zbus(out_args("images"))]
+    async fn list_images(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: Dict,
+    ) -> Result<Vec<(OwnedObjectPath, Dict)>, Error> {
+        no_options(options)?;
+        let caller = self.caller(&header).await?;
+        let vms = self.service.store.vms().map_err(error::Error::from)?;
+        let images = self.service.store.images().map_err(error::Error::from)?;
+        Ok(images.iter().map(|i| (names::path_of(i.id), show::image(i, &vms, &caller).into_dict())).collect())
+    }
+
+    /// Removes cached layers, which a later pull would download again, and with `all` b the caller's images
+    /// that no VM is made of (every user's for root). `dry-run` b only tells. The job's result has `count` u,
+    /// `bytes` t and `images` as.
+    #[zbus(out_args("job"))]
+    async fn prune_images(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        let mut options = Options::new(options);
+        let all = options.take_or_default("all")?;
+        let dry_run = options.take_or_default("dry-run")?;
+        options.finish()?;
+        let caller = self.caller(&header).await?;
+        check_quota(&self.service, caller.uid)?;
+        let request = Prune { caller: caller.uid, all, dry_run };
+        let service = self.service.clone();
+        let new = NewJob {
+            kind: JobKind::PruneImages,
+            subject: String::new(),
+            owner: caller.uid,
+            cancellable: false,
+        };
+        let job = self.service.jobs.start(new, |job| images::prune(service, request, job)).await?;
+        Ok(job.path())
+    }
+
+    /// Takes a kernel in under this name.
+    ///
+    /// Options: `kernel` h, a bzImage or an ELF; `initrd` h; `modules` h, a tar stream of the folder that holds
+    /// `modules.dep`. Files and pipes are accepted. The job's result has `kernel` o. Needs
+    /// `org.banger.manager.kernel-import`.
+    #[zbus(out_args("job"))]
+    async fn import_kernel(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        name: &str,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        let mut options = Options::new(options);
+        let kernel: Option<OwnedFd> = options.take("kernel")?;
+        let initrd: Option<OwnedFd> = options.take("initrd")?;
+        let modules: Option<OwnedFd> = options.take("modules")?;
+        options.finish()?;
+        let name: KernelName = name.parse()?;
+        let kernel = kernel.ok_or_else(|| Error::InvalidArgs("the option \"kernel\" is missing".into()))?;
+        let caller = self.caller(&header).await?;
+        kernels::check_name(&self.service, &name)?;
+        self.may(&caller, Operation::ImportKernel, "kernel", name.as_str()).await?;
+        kernels::check_name(&self.service, &name)?;
+
+        let subject = name.to_string();
+        let request = Import { name, kernel, initrd, modules, owner: caller.uid };
+        let service = self.service.clone();
+        let new = NewJob { kind: JobKind::ImportKernel, subject, owner: caller.uid, cancellable: true };
+        let job = self.service.jobs.start(new, |job| import(service, request, job)).await?;
+        Ok(job.path())
+    }
+
+    /// The kernel of this name, id or unique prefix of an id. `host` is the host's own.
+    #[zbus(out_args("kernel"))]
+    async fn get_kernel(&self, name: &str, options: Dict) -> Result<OwnedObjectPath, Error> {
+        no_options(options)?;
+        Ok(names::path_of(kernels::find(&self.service, name)?.id()))
+    }
+
+    /// Every kernel, with what its `Describe` tells: the host's own first.
+    #[zbus(out_args("kernels"))]
+    async fn list_kernels(&self, options: Dict) -> Result<Vec<(OwnedObjectPath, Dict)>, Error> {
+        no_options(options)?;
+        let all = kernels::all(&self.service)?;
+        Ok(all.iter().map(|kernel| (names::path_of(kernel.id()), kernel.info().into_dict())).collect())
+    }
+
+    /// Makes a VM called `name` (empty: a name is made up) and starts it; the job ends when the guest is ready.
+    ///
+    /// Options: `image` s, required: name, id or prefix of an id; `kernel` s (default: as configured); `cpus` u;
+    /// `memory` t, bytes; `disk` t, bytes, the guest's filesystem grows to it (default: the image's size);
+    /// `start` b (default: true); `remove` b, it is deleted when it stops; `main` s, what the guest runs by itself
+    /// when the image has no init: `image` (the default: the image's own command) or `none`; `command` as,
+    /// instead of the image's; `environment` as of `NAME=value`, `user` s and `working-directory` s for it.
+    /// Returns the VM and the job, whose result has `vm` o. Needs `org.banger.manager.vm-run`.
+    #[zbus(name = "CreateVM", out_args("vm", "job"))]
+    async fn create_vm(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        name: &str,
+        options: Dict,
+    ) -> Result<(OwnedObjectPath, OwnedObjectPath), Error> {
+        let asked = CreateOptions::read(options)?;
+        let name: Option<VmName> = if name.is_empty() { None } else { Some(name.parse()?) };
+        let caller = self.caller(&header).await?;
+        let request = asked.resolve(&self.service, name.clone(), &caller)?;
+        let shown = name.map_or_else(|| format!("of image {}", request.image.name), |name| name.to_string());
+        self.may(&caller, Operation::RunVm, "vm", &shown).await?;
+        // While somebody was asked, the image may have gone.
+        let request = asked.resolve(&self.service, request.name, &caller)?;
+
+        let vm = create::reserve(&self.service, &request)?;
+        let (id, subject) = (vm.id, vm.name.to_string());
+        let shown = self.service.show_vm(id).await;
+        let service = self.service.clone();
+        let new = NewJob { kind: JobKind::CreateVm, subject, owner: caller.uid, cancellable: true };
+        let begun = match shown {
+            Ok(()) => {
+                self.service.jobs.start(new, |job| create::create(service, vm, request.start, job)).await
+            }
+            Err(error) => Err(error),
+        };
+        match begun {
+            Ok(job) => Ok((names::path_of(id), job.path())),
+            Err(error) => {
+                crate::ops::lifecycle::remove(&self.service, id).await?;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The caller's VM of this name, id or unique prefix of an id.
+    #[zbus(name = "GetVM", out_args("vm"))]
+    async fn get_vm(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        name: &str,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        no_options(options)?;
+        let caller = self.caller(&header).await?;
+        Ok(names::path_of(self.service.find_vm(&caller, name)?.id))
+    }
+
+    /// The caller's VMs (for root, everybody's), with what their `Describe` tells.
+    #[zbus(name = "ListVMs", out_args("vms"))]
+    async fn list_vms(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: Dict,
+    ) -> Result<Vec<(OwnedObjectPath, Dict)>, Error> {
+        no_options(options)?;
+        let caller = self.caller(&header).await?;
+        let images = self.service.store.images().map_err(error::Error::from)?;
+        let vms = self.service.store.vms().map_err(error::Error::from)?.into_iter();
+        let seen = vms.filter(|vm| caller.sees(vm.owner));
+        Ok(seen
+            .map(|vm| (names::path_of(vm.id), show::vm(&self.service, &vm, &images).into_dict()))
+            .collect())
+    }
+
+    /// The caller's jobs (for root, everybody's), also those that ended within ten minutes.
+    #[zbus(out_args("jobs"))]
+    async fn list_jobs(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: Dict,
+    ) -> Result<Vec<(OwnedObjectPath, Dict)>, Error> {
+        no_options(options)?;
+        let caller = self.caller(&header).await?;
+        let jobs: Vec<Arc<Job>> = self.service.jobs.list();
+        let seen = jobs.iter().filter(|job| caller.sees(job.owner));
+        Ok(seen.map(|job| (job.path(), show::job(job).into_dict())).collect())
+    }
+
+    /// The version of the service.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn version(&self) -> &str {
+        env!("CARGO_PKG_VERSION")
+    }
+
+    /// A job has begun.
+    #[zbus(signal)]
+    pub async fn job_added(emitter: &SignalEmitter<'_>, job: OwnedObjectPath) -> zbus::Result<()>;
+
+    /// A job that ended ten minutes ago is forgotten.
+    #[zbus(signal)]
+    pub async fn job_removed(emitter: &SignalEmitter<'_>, job: OwnedObjectPath) -> zbus::Result<()>;
+
+    /// How far a job is; the same as its own `Progress`, so that one subscription shows everything.
+    #[zbus(signal)]
+    pub async fn job_progress(
+        emitter: &SignalEmitter<'_>,
+        job: OwnedObjectPath,
+        phase: &str,
+        done: u64,
+        total: u64,
+    ) -> zbus::Result<()>;
+
+    /// There is a new image.
+    #[zbus(signal)]
+    pub async fn image_added(emitter: &SignalEmitter<'_>, image: OwnedObjectPath) -> zbus::Result<()>;
+
+    /// An image is gone.
+    #[zbus(signal)]
+    pub async fn image_removed(emitter: &SignalEmitter<'_>, image: OwnedObjectPath) -> zbus::Result<()>;
+
+    /// There is a new VM.
+    #[zbus(signal, name = "VMAdded")]
+    pub async fn vm_added(emitter: &SignalEmitter<'_>, vm: OwnedObjectPath) -> zbus::Result<()>;
+
+    /// A VM is gone.
+    #[zbus(signal, name = "VMRemoved")]
+    pub async fn vm_removed(emitter: &SignalEmitter<'_>, vm: OwnedObjectPath) -> zbus::Result<()>;
+}

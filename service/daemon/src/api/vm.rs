@@ -1,0 +1,299 @@
+//! `org.banger.VM`.
+
+use super::{manager::check_quota, no_options};
+use crate::{
+    error,
+    gate::Caller,
+    jobs::{Job, NewJob},
+    ops::{
+        exec::{self, Run},
+        lifecycle::{self, Stop},
+    },
+    service::Service,
+    show,
+    store::VmRow,
+};
+use banger_agent::WindowSize;
+use banger_dbus::{Dict, Error, Options, names};
+use banger_model::{JobKind, VmEvent, VmId};
+use banger_polkit::{Details, Operation};
+use std::{fs::File, future::Future, sync::Arc, time::Duration};
+use zbus::{OwnedFd, OwnedObjectPath, message::Header};
+
+/// Longest that a caller may let a guest take to shut down, in seconds.
+const MOST_PATIENCE: u32 = 3600;
+
+/// The size of a terminal whose user does not tell.
+const TERMINAL: WindowSize = WindowSize { rows: 24, cols: 80 };
+
+/// A VM on the bus.
+pub struct VmObject {
+    service: Arc<Service>,
+    id: VmId,
+}
+
+impl VmObject {
+    /// The object of this VM.
+    pub fn new(service: Arc<Service>, id: VmId) -> Self {
+        Self { service, id }
+    }
+
+    /// The caller and the VM, when the caller may do `operation` with it. Another user's VM is not there for
+    /// who may not.
+    async fn may(&self, header: &Header<'_>, operation: Operation) -> Result<(Caller, VmRow), Error> {
+        let caller = self.service.gate.caller(header).await?;
+        let vm = self.service.vm(self.id)?;
+        let details = Details::from([("vm", vm.name.to_string())]);
+        let allowed = self.service.gate.authorize(&caller, operation, Some(vm.owner), details).await;
+        if let Err(refused) = allowed {
+            return Err(match vm.owner == caller.uid {
+                true => refused,
+                false => refused.hide("VM", &self.id.to_string()),
+            }
+            .into());
+        }
+        // While somebody was asked, it may have gone.
+        Ok((caller, self.service.vm(self.id)?))
+    }
+
+    async fn job<W>(
+        &self,
+        (caller, vm): (Caller, VmRow),
+        kind: JobKind,
+        cancellable: bool,
+        work: impl FnOnce(Arc<Service>, VmId, Arc<Job>) -> W,
+    ) -> Result<OwnedObjectPath, Error>
+    where
+        W: Future<Output = Result<(), error::Error>> + Send + 'static,
+    {
+        check_quota(&self.service, caller.uid)?;
+        let new = NewJob { kind, subject: vm.name.to_string(), owner: caller.uid, cancellable };
+        let service = self.service.clone();
+        let begin = |job: Arc<Job>| {
+            let work = work(service, vm.id, job);
+            async move { work.await.map(|()| Dict::new()) }
+        };
+        Ok(self.service.jobs.start(new, begin).await?.path())
+    }
+
+    fn property<T>(&self, of: impl FnOnce(VmRow) -> T) -> zbus::fdo::Result<T> {
+        self.service.vm(self.id).map(of).map_err(|error| zbus::fdo::Error::Failed(error.to_string()))
+    }
+
+    /// How the options of a call want the VM stopped.
+    fn stop_options(&self, options: Dict) -> Result<Stop, Error> {
+        let mut options = Options::new(options);
+        let timeout: Option<u32> = options.take("timeout")?;
+        let force = options.take_or_default("force")?;
+        options.finish()?;
+        let configured = self.service.config.timeouts.stop;
+        let patience = match timeout {
+            Some(seconds) if seconds > MOST_PATIENCE => {
+                return Err(Error::InvalidArgs(format!(
+                    "timeout is {seconds}, outside 0 to {MOST_PATIENCE}"
+                )));
+            }
+            Some(seconds) => seconds.into(),
+            None => configured,
+        };
+        Ok(Stop { patience: Duration::from_secs(patience), force })
+    }
+}
+
+/// A virtual machine. To everybody but its owner and root its methods answer `org.banger.Error.NotFound`,
+/// unless polkit allows `org.banger.manager.vm-manage-others`.
+#[zbus::interface(name = "org.banger.VM")]
+impl VmObject {
+    /// Starts it; the job ends when the guest is ready. One that runs is no error. Needs
+    /// `org.banger.manager.vm-run`.
+    #[zbus(out_args("job"))]
+    async fn start(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        no_options(options)?;
+        let allowed = self.may(&header, Operation::RunVm).await?;
+        let work = |service: Arc<Service>, id, job: Arc<Job>| async move {
+            lifecycle::start(&service, id, &job).await
+        };
+        self.job(allowed, JobKind::StartVm, true, work).await
+    }
+
+    /// Stops it: the guest syncs and shuts down, and after `timeout` u seconds (default: as configured) its
+    /// process is ended. `force` b ends the process at once. One that does not run is no error.
+    #[zbus(out_args("job"))]
+    async fn stop(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        let how = self.stop_options(options)?;
+        let allowed = self.may(&header, Operation::ManageVm).await?;
+        let work = |service: Arc<Service>, id, job: Arc<Job>| async move {
+            lifecycle::stop(&service, id, how, &job).await
+        };
+        self.job(allowed, JobKind::StopVm, false, work).await
+    }
+
+    /// Stops it as `Stop` does, with the same options, and starts it again. Needs `org.banger.manager.vm-run`.
+    #[zbus(out_args("job"))]
+    async fn restart(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        let how = self.stop_options(options)?;
+        let allowed = self.may(&header, Operation::RunVm).await?;
+        let work = |service: Arc<Service>, id, job: Arc<Job>| async move {
+            lifecycle::stop(&service, id, how, &job).await?;
+            lifecycle::start(&service, id, &job).await
+        };
+        self.job(allowed, JobKind::RestartVm, true, work).await
+    }
+
+    /// Ends its process at once, as pulling the plug would.
+    #[zbus(out_args("job"))]
+    async fn kill(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        no_options(options)?;
+        let allowed = self.may(&header, Operation::ManageVm).await?;
+        let how = Stop { patience: Duration::ZERO, force: true };
+        let work = |service: Arc<Service>, id, job: Arc<Job>| async move {
+            lifecycle::stop(&service, id, how, &job).await
+        };
+        self.job(allowed, JobKind::StopVm, false, work).await
+    }
+
+    /// Deletes it with its disk. One that runs is refused, unless `force` b.
+    #[zbus(out_args("job"))]
+    async fn delete(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        let mut options = Options::new(options);
+        let force: bool = options.take_or_default("force")?;
+        options.finish()?;
+        let (caller, vm) = self.may(&header, Operation::ManageVm).await?;
+        if !force && vm.state.after(VmEvent::Delete).is_err() {
+            return Err(error::Error::Runs { name: vm.name.to_string(), state: vm.state }.into());
+        }
+        let work = |service: Arc<Service>, id, job: Arc<Job>| async move {
+            lifecycle::delete(&service, id, force, &job).await
+        };
+        self.job((caller, vm), JobKind::DeleteVm, false, work).await
+    }
+
+    /// Everything known of it: id, name, state, image, image-id and kernel s; owner-uid and cpus u; memory,
+    /// disk, disk-used and created t; addresses as; remove b; and where they apply accel, vmm and error s,
+    /// pid u and started t.
+    #[zbus(out_args("description"))]
+    async fn describe(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<Dict, Error> {
+        no_options(options)?;
+        let (_, vm) = self.may(&header, Operation::UseVm).await?;
+        let images = self.service.store.images().map_err(error::Error::from)?;
+        Ok(show::vm(&self.service, &vm, &images).into_dict())
+    }
+
+    /// Runs a command in the guest.
+    ///
+    /// `argv` reaches the program exactly as given; empty, it is the image's own command. Options: `entrypoint` b,
+    /// the image's entrypoint goes before it; `environment` as of `NAME=value`, over the image's own; `user` s and
+    /// `working-directory` s (default: the image's); `tty` b with `rows` q and `columns` q, a terminal on `stdin` and
+    /// `stdout`; `stdin` b (default: true), otherwise there is none; `detach` b, the command goes on when the caller's
+    /// connection ends. Returns the command's object and the caller's ends of its three streams.
+    #[zbus(out_args("exec", "stdin", "stdout", "stderr"))]
+    async fn exec(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        argv: Vec<String>,
+        options: Dict,
+    ) -> Result<(OwnedObjectPath, OwnedFd, OwnedFd, OwnedFd), Error> {
+        let mut options = Options::new(options);
+        let tty: bool = options.take_or_default("tty")?;
+        let rows: Option<u16> = options.take("rows")?;
+        let columns: Option<u16> = options.take("columns")?;
+        let window =
+            WindowSize { rows: rows.unwrap_or(TERMINAL.rows), cols: columns.unwrap_or(TERMINAL.cols) };
+        let run = Run {
+            argv,
+            entrypoint: options.take_or_default("entrypoint")?,
+            environment: options.take_or_default("environment")?,
+            user: options.take_or_default("user")?,
+            working_directory: options.take_or_default("working-directory")?,
+            tty: tty.then_some(window),
+            stdin: options.take("stdin")?.unwrap_or(true),
+            detach: options.take_or_default("detach")?,
+        };
+        options.finish()?;
+        let (caller, vm) = self.may(&header, Operation::UseVm).await?;
+        let (id, streams) = exec::exec(&self.service, &caller, &vm, run).await?;
+        Ok((names::path_of(id), streams.stdin.into(), streams.stdout.into(), streams.stderr.into()))
+    }
+
+    /// The serial console of a VM that runs, to look on and to type: a socket.
+    #[zbus(out_args("console"))]
+    async fn open_console(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: Dict,
+    ) -> Result<OwnedFd, Error> {
+        no_options(options)?;
+        let (_, vm) = self.may(&header, Operation::UseVm).await?;
+        let stopped = || error::Error::NotRunning { name: vm.name.to_string(), state: vm.state };
+        let live = self.service.machines.of(vm.id).live().ok_or_else(stopped)?;
+        let console =
+            live.console.open().map_err(|e| error::Error::disk(&self.service.console_log(vm.id), e))?;
+        Ok(console.into())
+    }
+
+    /// The log of the serial console, open for reading: its last 1 MiB at most, also of a VM that does not run.
+    #[zbus(out_args("log"))]
+    async fn open_log(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<OwnedFd, Error> {
+        no_options(options)?;
+        let (_, vm) = self.may(&header, Operation::UseVm).await?;
+        let path = self.service.console_log(vm.id);
+        match File::open(&path) {
+            Ok(log) => Ok(std::os::fd::OwnedFd::from(log).into()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::NotFound(format!(
+                "the VM {:?} has no console log: it has never run",
+                vm.name.as_str()
+            ))),
+            Err(error) => Err(error::Error::disk(&path, error).into()),
+        }
+    }
+
+    /// Its id, 16 hexadecimal digits.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn id(&self) -> String {
+        self.id.to_string()
+    }
+
+    /// Its name, a DNS label.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn name(&self) -> zbus::fdo::Result<String> {
+        self.property(|vm| vm.name.to_string())
+    }
+
+    /// Whose it is.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn owner_uid(&self) -> zbus::fdo::Result<u32> {
+        self.property(|vm| vm.owner.0)
+    }
+
+    /// `created`, `starting`, `running`, `stopping`, `stopped`, `failed` or `deleting`.
+    #[zbus(property)]
+    fn state(&self) -> zbus::fdo::Result<String> {
+        self.property(|vm| vm.state.to_string())
+    }
+
+    /// Its addresses while it runs.
+    #[zbus(property)]
+    fn addresses(&self) -> zbus::fdo::Result<Vec<String>> {
+        self.property(|vm| show::addresses(&vm))
+    }
+}

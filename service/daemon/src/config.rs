@@ -1,0 +1,190 @@
+//! `/etc/banger/config.toml`: every key has a default, and an unknown key is an error that names its line.
+
+use banger_model::{Accel, Bytes};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// Where the configuration is unless `--config` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/banger/config.toml";
+
+/// What the administrator decides.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Config {
+    /// Images, kernels, VMs and the database.
+    pub state: PathBuf,
+    /// Sockets: the helper's, and one folder per running VM.
+    pub run: PathBuf,
+    /// The host's kernels, `vmlinuz-<release>`.
+    pub boot: PathBuf,
+    /// The modules of the host's kernels, a folder per release.
+    pub modules: PathBuf,
+    /// The static guest binary, the `/init` of every initramfs.
+    pub guest: PathBuf,
+    /// The user that the service runs as.
+    pub user: String,
+    /// What runs guests: `auto`, `kvm` or `tcg`.
+    pub accel: AccelChoice,
+    /// The kernel of a VM that names none: `host`, or the name of an imported one.
+    pub kernel: String,
+    /// What a VM gets that does not ask.
+    pub defaults: Defaults,
+    /// Bounds on waiting.
+    pub timeouts: Timeouts,
+}
+
+/// What a VM gets that does not ask for something else.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Defaults {
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// Memory, such as `1G`.
+    #[serde(deserialize_with = "bytes")]
+    pub memory: Bytes,
+}
+
+/// How long things may take, in seconds.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Timeouts {
+    /// A guest's first answer.
+    pub boot: u64,
+    /// A guest's first answer under KVM that has not yet worked on this host: after that, emulation.
+    pub first_kvm_boot: u64,
+    /// A guest's own shutdown; after that its process is ended.
+    pub stop: u64,
+}
+
+/// `accel` in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccelChoice {
+    /// KVM where it works, emulation otherwise.
+    Auto,
+    /// KVM only.
+    Kvm,
+    /// Emulation only.
+    Tcg,
+}
+
+impl AccelChoice {
+    /// The one that is forced, if one is.
+    pub fn forced(self) -> Option<Accel> {
+        match self {
+            AccelChoice::Auto => None,
+            AccelChoice::Kvm => Some(Accel::Kvm),
+            AccelChoice::Tcg => Some(Accel::Tcg),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state: "/var/lib/banger".into(),
+            run: "/run/banger".into(),
+            boot: "/boot".into(),
+            modules: "/lib/modules".into(),
+            guest: "/usr/lib/banger/banger-guest".into(),
+            user: "banger".into(),
+            accel: AccelChoice::Auto,
+            kernel: "host".into(),
+            defaults: Defaults::default(),
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self { cpus: 1, memory: Bytes::mib(512) }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { boot: 120, first_kvm_boot: 10, stop: 20 }
+    }
+}
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It is there and cannot be read.
+    #[error("{path} cannot be read")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not TOML, or holds an unknown key or a wrong value.
+    #[error("{path} is not a valid configuration: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with line and column.
+        source: Box<toml::de::Error>,
+    },
+}
+
+impl Config {
+    /// Reads `path`; no file there means the defaults.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a file that cannot be read or holds something wrong.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => toml::from_str(&text)
+                .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(ConfigError::Read { path: path.into(), source }),
+        }
+    }
+}
+
+fn bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(u64),
+        Text(String),
+    }
+    match Written::deserialize(deserializer)? {
+        Written::Number(n) => Ok(Bytes(n)),
+        Written::Text(text) => text.parse().map_err(serde::de::Error::custom),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        assert_eq!(toml::from_str::<Config>("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn keys_are_read() {
+        let text =
+            "accel = \"tcg\"\nstate = \"/s\"\n[defaults]\nmemory = \"1G\"\n[timeouts]\nfirst-kvm-boot = 3\n";
+        let config: Config = toml::from_str(text).unwrap();
+        assert_eq!(config.accel.forced(), Some(Accel::Tcg));
+        assert_eq!(config.state, Path::new("/s"));
+        assert_eq!(config.defaults.memory, Bytes::gib(1));
+        assert_eq!(config.defaults.cpus, Defaults::default().cpus);
+        assert_eq!(config.timeouts.first_kvm_boot, 3);
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, "accel = \"tcg\"\nacell = \"kvm\"\n").unwrap();
+        let error = Config::read(&path).unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("acell"), "{error}");
+        assert_eq!(Config::read(&folder.path().join("none")).unwrap(), Config::default());
+    }
+}

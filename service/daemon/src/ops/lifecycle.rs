@@ -1,0 +1,228 @@
+//! A VM's changes of state: start, stop, restart, kill, delete. One operation at a time holds a VM's turn.
+
+use super::start;
+use crate::{error::Error, jobs::Job, machines::Live, service::Service, store::VmRow};
+use banger_model::{Phase, StartStep, VmEvent, VmId, VmState};
+use std::{sync::Arc, time::Duration};
+
+/// Starts a VM and waits for its guest. The second of two starts finds it running, which is no error.
+///
+/// # Errors
+/// Why it did not come up; everything that was made for it is gone again by then.
+pub async fn start(service: &Arc<Service>, id: VmId, job: &Job) -> Result<(), Error> {
+    let machine = service.machines.of(id);
+    let _turn = machine.turn.lock().await;
+    let vm = service.vm(id)?;
+    if vm.state == VmState::Running {
+        return Ok(());
+    }
+    // What an earlier undo could not remove is in the way of a new start.
+    take_down(service, id).await?;
+    enter(service, &vm, VmEvent::Start, "").await?;
+    let cancel = job.cancel.child_token();
+    machine.set_start(&cancel);
+    let up = match start::bring_up(service, &vm, job, &cancel).await {
+        Ok((live, accel)) => {
+            let written = service.store.set_vm_running(id, accel, crate::ids::now().seconds);
+            written.map(|()| live).map_err(Error::from)
+        }
+        Err(error) => Err(error),
+    };
+    match up {
+        Ok(live) => {
+            machine.set_live(Some(live.clone()));
+            service.vm_changed(id).await;
+            tokio::spawn(watch(service.clone(), id, live));
+            Ok(())
+        }
+        Err(error) => {
+            let error = match take_down(service, id).await {
+                Ok(()) => error,
+                Err(also) => Error::Rollback { cause: error.to_string(), also: also.to_string() },
+            };
+            service.store.set_vm_state(id, VmState::Starting.after(VmEvent::Fail)?, &error.to_string())?;
+            service.vm_changed(id).await;
+            Err(error)
+        }
+    }
+}
+
+/// How a VM is stopped.
+#[derive(Debug, Clone, Copy)]
+pub struct Stop {
+    /// How long the guest may take to shut itself down.
+    pub patience: Duration,
+    /// Whether it is asked at all.
+    pub force: bool,
+}
+
+/// Stops a VM: the guest is asked to sync and shut down, and after `patience` its process is ended.
+/// One that does not run is no error.
+///
+/// # Errors
+/// What could not be removed.
+pub async fn stop(service: &Arc<Service>, id: VmId, how: Stop, job: &Job) -> Result<(), Error> {
+    let machine = service.machines.of(id);
+    machine.interrupt_start();
+    let _turn = machine.turn.lock().await;
+    let vm = service.vm(id)?;
+    if !vm.state.may_have_process() {
+        return Ok(());
+    }
+    enter(service, &vm, VmEvent::Stop, "").await?;
+    job.phase(Phase::Stopping);
+    if let Some(live) = machine.live() {
+        live.ending.cancel();
+        if !how.force {
+            shut_down(&live, how.patience).await;
+        }
+    }
+    ended(service, id, VmEvent::Stopped, "").await?;
+    match vm.spec.remove {
+        true => remove(service, id).await,
+        false => Ok(()),
+    }
+}
+
+/// Asks the guest to shut down and waits for its process to go. One that does not is ended by the caller.
+async fn shut_down(live: &Live, patience: Duration) {
+    let Some(agent) = live.agent() else { return };
+    let asked = async {
+        if let Err(error) = agent.shutdown(patience).await {
+            tracing::warn!(%error, "the guest did not take the request to shut down");
+            return;
+        }
+        live.console.closed().await;
+    };
+    if tokio::time::timeout(patience, asked).await.is_err() {
+        tracing::warn!("the guest did not shut down in {} s: ending its process", patience.as_secs());
+    }
+}
+
+/// Deletes a VM with its disk; one that runs only by `force`.
+///
+/// # Errors
+/// [`Error::Model`] when it runs, or what could not be removed.
+pub async fn delete(service: &Arc<Service>, id: VmId, force: bool, job: &Job) -> Result<(), Error> {
+    let machine = service.machines.of(id);
+    if force {
+        machine.interrupt_start();
+    }
+    let _turn = machine.turn.lock().await;
+    let vm = service.vm(id)?;
+    job.phase(Phase::Removing);
+    if force && vm.state.may_have_process() {
+        enter(service, &vm, VmEvent::Stop, "").await?;
+        if let Some(live) = machine.live() {
+            live.ending.cancel();
+        }
+        ended(service, id, VmEvent::Stopped, "").await?;
+    }
+    remove(service, id).await
+}
+
+/// Removes a VM that has no process. The caller holds its turn.
+///
+/// # Errors
+/// [`Error::Model`] when it may have one, or what could not be removed.
+pub async fn remove(service: &Arc<Service>, id: VmId) -> Result<(), Error> {
+    let vm = service.vm(id)?;
+    // A half-made one may be deleting already, when the service was killed in the middle.
+    if vm.state != VmState::Deleting {
+        vm.state.after(VmEvent::Delete)?;
+        if let Err(error) = enter(service, &vm, VmEvent::Delete, "").await {
+            // On a full disk even this cannot be written, and the VM's disk is what makes room.
+            tracing::warn!(vm = %id, %error, "the beginning of a removal was not written down");
+        }
+    }
+    // Its journal goes with its row: nothing that the journal names may be left on the host by then.
+    take_down(service, id).await?;
+    let folder = service.vm_folder(id);
+    match tokio::fs::remove_dir_all(&folder).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::disk(&folder, error));
+        }
+        _ => {}
+    }
+    service.store.remove_vm(id)?;
+    service.machines.forget(id);
+    service.hide_vm(id).await;
+    Ok(())
+}
+
+/// Undoes every step of a start that the journal names, last first; goes on past an error and reports all.
+///
+/// # Errors
+/// [`Error::Leftovers`] lists what could not be undone.
+pub async fn take_down(service: &Arc<Service>, id: VmId) -> Result<(), Error> {
+    let mut left = Vec::new();
+    for step in service.store.begun_steps(id)?.into_iter().rev() {
+        let undone = match step {
+            StartStep::AwaitGuest => Ok(()),
+            StartStep::StartVmm => service.host.stop_vm(id).await,
+            StartStep::MakeTap => service.host.remove_tap(id).await,
+            StartStep::AttachDisk => service.host.detach_loop(id).await,
+        };
+        match undone {
+            Ok(()) => service.store.end_step(id, step)?,
+            Err(error) => left.push(format!("{}: {error}", step.as_str())),
+        }
+    }
+    match left.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Leftovers { left }),
+    }
+}
+
+/// Takes away what a VM had while it ran, and writes down how it ended. The caller holds its turn.
+pub(crate) async fn ended(service: &Arc<Service>, id: VmId, how: VmEvent, why: &str) -> Result<(), Error> {
+    let result = take_down(service, id).await;
+    service.machines.of(id).set_live(None);
+    let vm = service.vm(id)?;
+    let (event, why) = match &result {
+        Ok(()) => (how, why.to_owned()),
+        Err(error) => (VmEvent::Fail, error.to_string()),
+    };
+    enter(service, &vm, event, &why).await?;
+    result
+}
+
+async fn enter(service: &Service, vm: &VmRow, event: VmEvent, why: &str) -> Result<(), Error> {
+    let state = vm.state.after(event)?;
+    service.store.set_vm_state(vm.id, state, why)?;
+    service.vm_changed(vm.id).await;
+    Ok(())
+}
+
+/// Waits for a VM's process to go by itself (the guest powered off, or the VMM died), then cleans up.
+/// Also brings the connection to the guest back when only that was lost.
+pub async fn watch(service: Arc<Service>, id: VmId, live: Arc<Live>) {
+    tokio::select! {
+        () = live.console.closed() => {}
+        () = live.ending.cancelled() => return,
+        () = start::keep_agent(&service, id, &live) => {}
+    }
+    let machine = service.machines.of(id);
+    let _turn = machine.turn.lock().await;
+    if live.ending.is_cancelled() {
+        return;
+    }
+    if let Err(error) = gone(&service, id).await {
+        tracing::error!(vm = %id, %error, "a VM that ended was not cleaned up");
+    }
+}
+
+async fn gone(service: &Arc<Service>, id: VmId) -> Result<(), Error> {
+    let vm = service.vm(id)?;
+    let exit = start::exit_of(service, id).await;
+    let (how, why) = match &exit {
+        None => (VmEvent::Stopped, String::new()),
+        Some(why) => (VmEvent::Fail, why.clone()),
+    };
+    tracing::info!(vm = %id, name = %vm.name, why, "the VM ended by itself");
+    ended(service, id, how, &why).await?;
+    match vm.spec.remove {
+        true => remove(service, id).await,
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,10 @@
+//! What the service does, one file per kind of operation. Each takes a request that was parsed, authorized
+//! and frozen before.
+
+pub mod create;
+pub mod exec;
+pub mod images;
+pub mod kernels;
+pub mod lifecycle;
+pub mod pull;
+pub mod start;

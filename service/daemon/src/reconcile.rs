@@ -1,0 +1,191 @@
+//! After a start: what the database, the host and the folders say is made to agree. The service may have been
+//! killed, or the host may have lost power, at any moment before.
+
+use crate::{
+    error::Error,
+    machines::Live,
+    ops::{lifecycle, start},
+    service::Service,
+    store::VmRow,
+};
+use banger_host::VmStatus;
+use banger_model::{VmEvent, VmState};
+use std::{collections::HashSet, path::Path, sync::Arc};
+
+/// Brings everything to a true state. Afterwards every object can be shown.
+///
+/// # Errors
+/// When the database, the helper or a folder fails: then the service must not go on.
+pub async fn reconcile(service: &Arc<Service>) -> Result<(), Error> {
+    let state = &service.config.state;
+    for folder in ["images", "kernels", "vms"] {
+        let path = state.join(folder);
+        std::fs::create_dir_all(&path).map_err(|e| Error::disk(&path, e))?;
+    }
+    let images = service.store.images()?.iter().map(|i| i.id.to_string()).collect();
+    sweep(&service.images(), &images)?;
+    let kernels = service.store.kernels()?.iter().map(|k| k.id.to_string()).collect();
+    sweep(&state.join("kernels"), &kernels)?;
+    machines(service).await?;
+    let vms = service.store.vms()?.iter().map(|vm| vm.id.to_string()).collect();
+    sweep(&service.vms(), &vms)
+}
+
+/// Removes every folder that no row names: what was staged, or being removed, when the service ended.
+fn sweep(folder: &Path, known: &HashSet<String>) -> Result<(), Error> {
+    let failed = |e| Error::disk(folder, e);
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name().to_str().is_some_and(|name| known.contains(name)) {
+            continue;
+        }
+        let path = entry.path();
+        tracing::info!(path = %path.display(), "removing what was left half-made");
+        let removed = match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            true => std::fs::remove_dir_all(&path),
+            false => std::fs::remove_file(&path),
+        };
+        removed.map_err(|e| Error::disk(&path, e))?;
+    }
+    Ok(())
+}
+
+async fn machines(service: &Arc<Service>) -> Result<(), Error> {
+    let vms = service.store.vms()?;
+    let on_host = service.host.list_vms().await?;
+    for status in &on_host {
+        if !vms.iter().any(|vm| vm.id == status.vm) {
+            tracing::warn!(vm = %status.vm, "ending a VM that nobody knows");
+            service.host.stop_vm(status.vm).await?;
+        }
+    }
+    for vm in vms {
+        let status = on_host.iter().find(|status| status.vm == vm.id);
+        if let Err(error) = settle(service, &vm, status).await {
+            // One VM that cannot be helped must not keep the others from being served.
+            tracing::error!(vm = %vm.id, name = %vm.name, %error, "a VM was not brought to a true state");
+        }
+    }
+    Ok(())
+}
+
+/// What to do about a VM, decided without doing it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing: it is as written.
+    Leave,
+    /// Its process lives: connect to it again.
+    Adopt,
+    /// Its process is gone, or has to go: write that down.
+    End,
+    /// It was never finished, or was going: remove it.
+    Remove,
+}
+
+fn verdict(vm: &VmRow, whole: bool, lives: bool) -> Verdict {
+    match vm.state {
+        _ if !whole => Verdict::Remove,
+        VmState::Deleting => Verdict::Remove,
+        VmState::Running if lives => Verdict::Adopt,
+        VmState::Starting | VmState::Running | VmState::Stopping => Verdict::End,
+        VmState::Created | VmState::Stopped | VmState::Failed => Verdict::Leave,
+    }
+}
+
+async fn settle(service: &Arc<Service>, vm: &VmRow, status: Option<&VmStatus>) -> Result<(), Error> {
+    let lives = status.is_some_and(|status| status.running);
+    // A removal that could not be written down, because the disk was full, begins with the VM's disk.
+    let whole = vm.has_disk && service.disk(vm.id).exists();
+    match verdict(vm, whole, lives) {
+        Verdict::Adopt => adopt(service, vm, status).await,
+        Verdict::Leave => lifecycle::take_down(service, vm.id).await,
+        Verdict::Remove => {
+            lifecycle::take_down(service, vm.id).await?;
+            service.store.set_vm_state(vm.id, VmState::Deleting, "")?;
+            lifecycle::remove(service, vm.id).await
+        }
+        Verdict::End => {
+            let (how, why) = match vm.state {
+                VmState::Starting => (VmEvent::Fail, "banger ended while the VM started: start it again"),
+                VmState::Running => (VmEvent::Stopped, ""),
+                _ => (VmEvent::Stopped, ""),
+            };
+            lifecycle::ended(service, vm.id, how, why).await?;
+            match vm.spec.remove {
+                true => lifecycle::remove(service, vm.id).await,
+                false => Ok(()),
+            }
+        }
+    }
+}
+
+/// Connects to a VM that went on without the service.
+async fn adopt(service: &Arc<Service>, vm: &VmRow, status: Option<&VmStatus>) -> Result<(), Error> {
+    let pid = status.and_then(|status| status.pid).unwrap_or_default();
+    let console = start::connect_console(service, vm.id).await?;
+    // The watcher connects to the agent: a guest that does not answer must not hold the service up.
+    let live = Live::new(pid, console, None);
+    service.machines.of(vm.id).set_live(Some(live.clone()));
+    tokio::spawn(lifecycle::watch(service.clone(), vm.id, live));
+    tracing::info!(vm = %vm.id, name = %vm.name, pid, "the VM runs on");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::VmSpec;
+    use banger_model::{Bytes, Cpus, ImageId, MachineSize, Slot, Uid, VmId};
+
+    fn vm(state: VmState) -> VmRow {
+        let size = MachineSize { cpus: Cpus(1), memory: Bytes::mib(512), disk: Bytes::gib(1) };
+        VmRow {
+            id: VmId::from_bits(1),
+            name: "a".parse().unwrap(),
+            owner: Uid(1000),
+            image: ImageId::from_bits(1),
+            kernel: "host".into(),
+            spec: VmSpec {
+                size,
+                remove: false,
+                main: true,
+                command: Vec::new(),
+                environment: Vec::new(),
+                user: String::new(),
+                working_directory: String::new(),
+            },
+            slot: Slot::try_from(0).unwrap(),
+            state,
+            error: String::new(),
+            accel: None,
+            created: 0,
+            started: 0,
+            has_disk: true,
+        }
+    }
+
+    #[test]
+    fn a_vm_is_adopted_only_when_it_ran_and_lives() {
+        for state in VmState::ALL {
+            for lives in [true, false] {
+                let adopted = verdict(&vm(state), true, lives) == Verdict::Adopt;
+                assert_eq!(adopted, state == VmState::Running && lives, "{state} {lives}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_state_with_a_process_is_left_as_written() {
+        for state in VmState::ALL.into_iter().filter(|state| state.may_have_process()) {
+            assert_eq!(verdict(&vm(state), true, false), Verdict::End, "{state}");
+        }
+    }
+
+    #[test]
+    fn what_was_never_finished_is_removed() {
+        for state in VmState::ALL {
+            assert_eq!(verdict(&vm(state), false, true), Verdict::Remove, "{state}");
+        }
+        assert_eq!(verdict(&vm(VmState::Deleting), true, false), Verdict::Remove);
+    }
+}

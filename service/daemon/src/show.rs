@@ -1,0 +1,86 @@
+//! What is told of images, VMs and jobs: rows as the dictionaries of the bus.
+
+use crate::{
+    disk,
+    gate::Caller,
+    jobs::Job,
+    service::Service,
+    store::{ImageRow, VmRow},
+};
+use banger_dbus::{ImageInfo, JobInfo, VmInfo};
+use banger_model::VmState;
+
+/// An image, for a caller: only the names of their own VMs are in `used_by`, everybody's for root.
+pub fn image(image: &ImageRow, vms: &[VmRow], caller: &Caller) -> ImageInfo {
+    let users = vms.iter().filter(|vm| vm.image == image.id && caller.sees(vm.owner));
+    ImageInfo {
+        id: image.id,
+        name: image.name.to_string(),
+        owner_uid: image.owner,
+        reference: image.reference.clone(),
+        digest: image.digest.clone(),
+        platform: image.platform.clone(),
+        size: image.size,
+        content: image.content,
+        compressed: image.compressed,
+        created: image.created.max(0) as u64,
+        layers: image.layers,
+        entrypoint: image.config.entrypoint.clone(),
+        command: image.config.cmd.clone(),
+        environment: image.config.env.clone(),
+        user: image.config.user.clone().unwrap_or_default(),
+        working_directory: image.config.working_dir.clone().unwrap_or_default(),
+        used_by: users.map(|vm| vm.name.to_string()).collect(),
+    }
+}
+
+/// A VM.
+pub fn vm(service: &Service, vm: &VmRow, images: &[ImageRow]) -> VmInfo {
+    let live = service.machines.of(vm.id).live();
+    let image = images.iter().find(|image| image.id == vm.image);
+    VmInfo {
+        id: vm.id,
+        name: vm.name.to_string(),
+        state: vm.state.to_string(),
+        owner_uid: vm.owner,
+        image: image.map(|image| image.name.to_string()).unwrap_or_default(),
+        image_id: vm.image.to_string(),
+        kernel: vm.kernel.clone(),
+        cpus: vm.spec.size.cpus.0,
+        memory: vm.spec.size.memory,
+        disk: vm.spec.size.disk,
+        disk_used: disk::used(&service.disk(vm.id)),
+        addresses: addresses(vm),
+        created: vm.created.max(0) as u64,
+        remove: vm.spec.remove,
+        accel: vm.accel.filter(|_| vm.state == VmState::Running).map(|accel| accel.to_string()),
+        vmm: live.is_some().then(|| "qemu".to_owned()),
+        pid: live.map(|live| live.pid),
+        started: (vm.started > 0).then_some(vm.started as u64),
+        error: (!vm.error.is_empty()).then(|| vm.error.clone()),
+    }
+}
+
+/// The addresses that a VM has while it runs.
+pub fn addresses(vm: &VmRow) -> Vec<String> {
+    match vm.state {
+        VmState::Running => vec![vm.slot.network().guest.to_string()],
+        _ => Vec::new(),
+    }
+}
+
+/// A job.
+pub fn job(job: &Job) -> JobInfo {
+    let status = job.status();
+    JobInfo {
+        id: job.id,
+        kind: job.kind.as_str().to_owned(),
+        state: status.state.as_str().to_owned(),
+        owner_uid: job.owner,
+        subject: job.subject.clone(),
+        phase: status.phase.as_str().to_owned(),
+        done: status.done,
+        total: status.total,
+        error: status.result.and_then(Result::err).map(|error| error.to_string()),
+    }
+}
