@@ -1,0 +1,220 @@
+//! The command line: words, flags and the help that teaches them.
+
+use crate::{
+    commands::{
+        exec::ExecArgs, image::ImageCommand, job::JobCommand, kernel::KernelCommand, run::RunArgs,
+        vm::VmCommand,
+    },
+    output::Format,
+};
+use banger_dbus::model::Bytes;
+use clap::{Args, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  banger run debian -- cat /etc/os-release    run a command in a new VM
+  banger run --rm -it debian bash             a shell, and nothing is left afterwards
+  banger run -d --name web -e PORT=80 nginx   a VM in the background
+  banger exec web -- nginx -t                 run a command in a VM that runs
+  banger vm ls                                what runs
+  banger vm rm --force web                    away with it
+
+Exit codes: the command's own (128+n if signal n ended it); 125 if banger failed, 126 if the command
+cannot be executed, 127 if there is no such command.";
+
+/// Runs any OCI image as a virtual machine: as quick as a container, without sudo.
+#[derive(Debug, Parser)]
+#[command(name = "banger", version, after_help = EXAMPLES, max_term_width = 100, disable_version_flag = true)]
+#[command(arg_required_else_help = true)]
+pub struct Cli {
+    /// Say nothing but results and errors: no progress, no hints.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+
+    /// Show errors with their D-Bus names.
+    #[arg(long, global = true)]
+    pub verbose: bool,
+
+    /// As --verbose, before the command.
+    #[arg(short = 'v', hide = true)]
+    pub verbose_short: bool,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a command in a new VM: pull the image if needed, create, start, attach.
+    Run(RunArgs),
+    /// Run a command in a VM that runs.
+    Exec(ExecArgs),
+    /// Images: pull, list, show, remove, prune, export.
+    #[command(subcommand, visible_alias = "images")]
+    Image(ImageCommand),
+    /// Kernels: import, list, remove.
+    #[command(subcommand)]
+    Kernel(KernelCommand),
+    /// VMs: create, start, stop, list, show, console, logs, remove.
+    #[command(subcommand)]
+    Vm(VmCommand),
+    /// Jobs, which is all that takes long: list, watch, cancel.
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// Show the versions of client and service.
+    Version,
+    /// Write a completion script for a shell to standard output.
+    #[command(
+        after_help = "Example:\n  banger completion bash > ~/.local/share/bash-completion/completions/banger"
+    )]
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How a listing is written.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct FormatArgs {
+    /// How to write it.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// The size and kernel of a VM.
+#[derive(Debug, Args)]
+pub struct MachineArgs {
+    /// Virtual CPUs.
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<u32>,
+    /// Memory, such as 512M or 2G (powers of 1024).
+    #[arg(short, long, value_name = "SIZE")]
+    pub memory: Option<Bytes>,
+    /// Size of the root disk, such as 10G; the filesystem grows to fill it.
+    #[arg(long, value_name = "SIZE")]
+    pub disk: Option<Bytes>,
+    /// The kernel, by name; see `banger kernel ls`.
+    #[arg(long, value_name = "KERNEL")]
+    pub kernel: Option<String>,
+}
+
+/// How a command in a guest is run.
+#[derive(Debug, Args)]
+pub struct ProcessArgs {
+    /// Set a variable; NAME alone passes on its value here. May be repeated.
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// The user, as NAME, UID, NAME:GROUP or UID:GID.
+    #[arg(short, long)]
+    pub user: Option<String>,
+    /// The working folder.
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+}
+
+/// How a command in a guest is attached.
+#[derive(Debug, Args)]
+pub struct StreamArgs {
+    /// Pass standard input on; without it the command reads an empty one.
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give the command a terminal; with -i for a shell.
+    #[arg(short, long)]
+    pub tty: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(words: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(words.split_whitespace()).map(|cli| cli.command)
+    }
+
+    fn run(words: &str) -> RunArgs {
+        match parse(words) {
+            Ok(Command::Run(run)) => run,
+            other => panic!("{words}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_needs_no_dashes_before_it() {
+        for words in ["banger run --rm IMAGE -- ls -l -- x", "banger run --rm IMAGE ls -l -- x"] {
+            let run = run(words);
+            assert!(run.rm && run.image == "IMAGE", "{words}");
+            assert_eq!(run.command, ["ls", "-l", "--", "x"], "{words}");
+        }
+        assert_eq!(run("banger run IMAGE -- --rm").command, ["--rm"]);
+        assert!(run("banger run IMAGE").command.is_empty());
+        assert_eq!(run("banger run IMAGE sh -q --verbose").command, ["sh", "-q", "--verbose"]);
+    }
+
+    #[test]
+    fn flags_are_podmans() {
+        let run =
+            run("banger run -dit --name web --cpus 2 -m 512M --disk 10G -e A=1 -e B -u me -w /srv IMAGE");
+        assert!(run.detach && run.stream.interactive && run.stream.tty);
+        assert_eq!((run.machine.cpus, run.machine.memory), (Some(2), Some(Bytes::mib(512))));
+        assert_eq!(run.machine.disk, Some(Bytes::gib(10)));
+        assert_eq!(run.process.env, ["A=1", "B"]);
+        assert_eq!(run.name.as_deref(), Some("web"));
+    }
+
+    #[test]
+    fn everything_that_the_issue_spells_is_understood() {
+        for words in [
+            "banger image pull REF --name N --size 2G --platform linux/amd64",
+            "banger image ls --format json",
+            "banger image show N --format json",
+            "banger image rm A B",
+            "banger image prune --all --yes",
+            "banger image prune --dry-run",
+            "banger image export N --output FILE",
+            "banger image export N --output -",
+            "banger kernel import --kernel FILE --initrd FILE --modules DIR NAME",
+            "banger kernel ls",
+            "banger kernel rm N",
+            "banger vm create --image I --name N",
+            "banger vm create --image I -- sleep 9",
+            "banger vm start N",
+            "banger vm stop --timeout 3 --force N",
+            "banger vm restart N",
+            "banger vm kill N",
+            "banger vm rm --force A B",
+            "banger vm ls --format json",
+            "banger vm show N",
+            "banger vm console N",
+            "banger vm logs N",
+            "banger exec -it -e A=1 -u me -w / N -- sh -c x",
+            "banger exec N true",
+            "banger job ls",
+            "banger job watch",
+            "banger job watch ID",
+            "banger job cancel ID",
+            "banger version",
+            "banger completion bash",
+            "banger -v version",
+            "banger --quiet image ls",
+        ] {
+            assert!(parse(words).is_ok(), "{words}: {:?}", parse(words).err());
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for words in
+            ["banger run", "banger run --memory x I", "banger exec N", "banger vm rm", "banger frobnicate"]
+        {
+            assert!(parse(words).is_err(), "{words}");
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! `banger image`.
+
+use super::each;
+use crate::{
+    bus,
+    cli::FormatArgs,
+    context::Context,
+    error::Error,
+    job::{self, Follow},
+    output::{self, Format},
+    progress::note,
+};
+use banger_dbus::{
+    DictWriter, ImageInfo, ImageProxy, dict,
+    model::Bytes,
+    zbus::{Fd, OwnedObjectPath},
+};
+use clap::Subcommand;
+use std::{
+    fs::File,
+    io::{self, IsTerminal, Write},
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+/// Images.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Pull an image from a registry and make it a root filesystem; prints its name.
+    #[command(after_help = "\
+Examples:
+  banger image pull debian:bookworm
+  banger image pull --name app --size 4G 127.0.0.1:5000/team/app:1.2")]
+    Pull {
+        /// The reference, such as debian:bookworm or localhost:5000/team/app@sha256:…
+        reference: String,
+        /// The image's name here; made of the reference if not given.
+        #[arg(long)]
+        name: Option<String>,
+        /// Size of the filesystem, such as 2G; 1.25 times its content and at least 1 GiB if not given.
+        #[arg(long)]
+        size: Option<Bytes>,
+        /// The platform, such as linux/amd64.
+        #[arg(long)]
+        platform: Option<String>,
+    },
+    /// List images.
+    #[command(visible_alias = "list")]
+    Ls(#[command(flatten)] FormatArgs),
+    /// Show everything about an image.
+    #[command(visible_alias = "inspect")]
+    Show {
+        /// The image: its name, id or a unique prefix of its id.
+        image: String,
+        /// How it is written.
+        #[command(flatten)]
+        format: FormatArgs,
+    },
+    /// Remove images.
+    Rm {
+        /// The images: name, id or a unique prefix of an id.
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Remove what nothing needs: cached layers, and with --all your images that no VM is made of.
+    Prune {
+        /// Remove images that no VM is made of, too.
+        #[arg(short, long)]
+        all: bool,
+        /// Do not ask.
+        #[arg(short, long, visible_alias = "force", visible_short_alias = 'f')]
+        yes: bool,
+        /// Only tell what would go.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Write an image's ext4 filesystem to a file.
+    Export {
+        /// The image: its name, id or a unique prefix of its id.
+        image: String,
+        /// The file; - for standard output.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+}
+
+/// Does it.
+///
+/// # Errors
+/// [`Error`] if it could not be done.
+pub async fn image(context: &mut Context, command: ImageCommand) -> Result<(), Error> {
+    match command {
+        ImageCommand::Pull { reference, name, size, platform } => {
+            let options = DictWriter::new().with_some("name", name).with_some("size", size);
+            pull(context, &reference, options.with_some("platform", platform)).await
+        }
+        ImageCommand::Ls(format) => list(context, format.format).await,
+        ImageCommand::Show { image, format } => show(context, &image, format.format).await,
+        ImageCommand::Rm { images } => {
+            each(context, images, async |context, name| remove(context, name).await).await
+        }
+        ImageCommand::Prune { all, yes, dry_run } => prune(context, all, yes, dry_run).await,
+        ImageCommand::Export { image, output } => export(context, &image, &output).await,
+    }
+}
+
+async fn find(context: &mut Context, name: &str) -> Result<ImageProxy<'static>, Error> {
+    let manager = context.manager().await?;
+    let path = context.signals.guard(manager.get_image(name, &bus::none())).await?;
+    bus::image(&context.connection, path).await
+}
+
+async fn pull(context: &mut Context, reference: &str, options: DictWriter) -> Result<(), Error> {
+    let manager = context.manager().await?;
+    let options = options.done();
+    let call = manager.pull_image(reference, &options);
+    let mut result = job::run(context, Follow::of(reference), call).await?;
+    let image: OwnedObjectPath = dict::require(&mut result, "image")?;
+    let image = bus::image(&context.connection, image).await?;
+    output::print_line(&context.signals.guard(image.name()).await?)
+}
+
+async fn list(context: &mut Context, format: Format) -> Result<(), Error> {
+    let manager = context.manager().await?;
+    let listed = context.signals.guard(manager.list_images(&bus::none())).await?;
+    let mut images =
+        listed.into_iter().map(|(_, dict)| ImageInfo::from_dict(dict)).collect::<Result<Vec<_>, _>>()?;
+    images.sort_by(|a, b| a.name.cmp(&b.name));
+    if format == Format::Json {
+        return output::print_json(&images);
+    }
+    let row = |image: &ImageInfo| {
+        vec![
+            image.name.clone(),
+            output::or_dash(&image.reference),
+            image.size.to_string(),
+            output::ago(image.created),
+            output::list(&image.used_by),
+        ]
+    };
+    let rows: Vec<_> = images.iter().map(row).collect();
+    output::print(&output::table(&["NAME", "REFERENCE", "SIZE", "CREATED", "USED BY"], &rows))
+}
+
+async fn show(context: &mut Context, name: &str, format: Format) -> Result<(), Error> {
+    let image = find(context, name).await?;
+    let image = ImageInfo::from_dict(context.signals.guard(image.describe(&bus::none())).await?)?;
+    if format == Format::Json {
+        return output::print_json(&[image]);
+    }
+    output::print(&output::facts(&[
+        ("name", image.name),
+        ("id", image.id.to_string()),
+        ("reference", output::or_dash(&image.reference)),
+        ("digest", output::or_dash(&image.digest)),
+        ("platform", output::or_dash(&image.platform)),
+        ("size", image.size.to_string()),
+        ("content", image.content.to_string()),
+        ("downloaded", image.compressed.to_string()),
+        ("layers", image.layers.to_string()),
+        ("owner", image.owner_uid.to_string()),
+        ("created", output::ago(image.created)),
+        ("entrypoint", output::list(&image.entrypoint)),
+        ("command", output::list(&image.command)),
+        ("environment", output::list(&image.environment)),
+        ("user", output::or_dash(&image.user)),
+        ("working folder", output::or_dash(&image.working_directory)),
+        ("used by", output::list(&image.used_by)),
+    ]))
+}
+
+async fn remove(context: &mut Context, name: &str) -> Result<(), Error> {
+    let image = find(context, name).await?;
+    job::run(context, Follow::passing(name), image.delete(&bus::none())).await?;
+    output::print_line(name)
+}
+
+/// What a prune did, or would do.
+struct Pruned {
+    count: u32,
+    bytes: Bytes,
+    images: Vec<String>,
+}
+
+impl Pruned {
+    fn words(&self) -> String {
+        let things = if self.count == 1 { "thing" } else { "things" };
+        let images = match self.images.as_slice() {
+            [] => String::new(),
+            images => format!(", among them the images {}", images.join(", ")),
+        };
+        format!("{} {things} of {}{images}", self.count, self.bytes)
+    }
+}
+
+async fn prune_once(context: &mut Context, all: bool, dry_run: bool) -> Result<Pruned, Error> {
+    let manager = context.manager().await?;
+    let options = DictWriter::new().with("all", all).with("dry-run", dry_run).done();
+    let mut result = job::run(context, Follow::passing("prune"), manager.prune_images(&options)).await?;
+    Ok(Pruned {
+        count: dict::take(&mut result, "count")?.unwrap_or_default(),
+        bytes: dict::take(&mut result, "bytes")?.unwrap_or_default(),
+        images: dict::take(&mut result, "images")?.unwrap_or_default(),
+    })
+}
+
+async fn prune(context: &mut Context, all: bool, yes: bool, dry_run: bool) -> Result<(), Error> {
+    if dry_run || !yes {
+        let would = prune_once(context, all, true).await?;
+        if dry_run {
+            return output::print_line(&format!("would remove {}", would.words()));
+        }
+        if would.count == 0 {
+            return output::print_line("nothing to remove");
+        }
+        if !confirm(context, &format!("Remove {}?", would.words())).await? {
+            return output::print_line("nothing removed");
+        }
+    }
+    let did = prune_once(context, all, false).await?;
+    output::print_line(&format!("removed {}", did.words()))
+}
+
+/// Asks a person.
+async fn confirm(context: &mut Context, question: &str) -> Result<bool, Error> {
+    if !io::stdin().is_terminal() {
+        return Err(Error::Usage(format!(
+            "{question} Nobody is there to answer: say --yes, or look with --dry-run"
+        )));
+    }
+    let _ = write!(io::stderr(), "{question} [y/N] ");
+    // A thread of its own: reading a terminal cannot be waited for together with a signal.
+    let (tell, told) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut answer = String::new();
+        let _ = tell.send(io::stdin().read_line(&mut answer).map(|_| answer));
+    });
+    let answer = tokio::select! {
+        answer = told => answer.unwrap_or_else(|_| Ok(String::new())),
+        signal = context.signals.end() => {
+            note("");
+            return Err(Error::Interrupted(signal));
+        }
+    };
+    let answer = answer.map_err(|e| Error::file("read", "standard input", e))?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
+async fn export(context: &mut Context, name: &str, to: &Path) -> Result<(), Error> {
+    let image = find(context, name).await?;
+    let standard = to == Path::new("-");
+    let target: OwnedFd = match standard {
+        true if io::stdout().is_terminal() => {
+            return Err(Error::Usage(
+                "a filesystem is nothing for a terminal: give --output FILE, or a pipe".into(),
+            ));
+        }
+        true => {
+            io::stdout().as_fd().try_clone_to_owned().map_err(|e| Error::file("use", "standard output", e))?
+        }
+        false => File::create(to).map_err(|e| Error::file("create", to, e))?.into(),
+    };
+    let options = bus::none();
+    let call = image.export(Fd::from(target), &options);
+    let result = job::run(context, Follow::of(name), call).await;
+    if result.is_err() && !standard && to.is_file() {
+        // Half a filesystem helps nobody.
+        let _ = std::fs::remove_file(to);
+    }
+    result.map(|_| ())
+}
