@@ -1,0 +1,1 @@
+//! The lanes: tests that drive the real parts.
