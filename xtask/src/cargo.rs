@@ -1,0 +1,70 @@
+//! Building our own programs.
+
+use crate::machine::{self, root, target};
+use anyhow::{Context, Result};
+use std::{path::PathBuf, process::Command};
+
+/// The target of the guest's static binary; naming it keeps the flag away from build scripts and macros.
+const GUEST_TARGET: &str =
+    if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-gnu" } else { "x86_64-unknown-linux-gnu" };
+
+/// A build profile of cargo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Quick to build.
+    Debug,
+    /// What users get.
+    Release,
+}
+
+/// Our programs, built.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The client.
+    pub banger: PathBuf,
+    /// The service.
+    pub bangerd: PathBuf,
+    /// The privileged helper.
+    pub hostd: PathBuf,
+    /// The guest, static.
+    pub guest: PathBuf,
+}
+
+/// cargo itself, in the checkout.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Builds all four programs. The guest has a profile of its own: the initramfs carries it.
+pub fn build(profile: Profile) -> Result<Programs> {
+    let mut own = cargo();
+    own.args(["build", "--quiet", "--package=banger", "--package=bangerd", "--package=banger-host"]);
+    if profile == Profile::Release {
+        own.arg("--release");
+    }
+    machine::run(&mut own).context("the programs do not build")?;
+
+    let folder = target().join("guest");
+    let mut guest = cargo();
+    guest.args([
+        "build",
+        "--quiet",
+        "--profile=guest",
+        "--package=banger-guest",
+        "--bins",
+        "--target",
+        GUEST_TARGET,
+    ]);
+    guest.arg("--target-dir").arg(&folder).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    machine::run(&mut guest).context("the guest does not build")?;
+
+    let bin = target().join(if profile == Profile::Release { "release" } else { "debug" });
+    Ok(Programs {
+        banger: bin.join("banger"),
+        bangerd: bin.join("bangerd"),
+        hostd: bin.join("banger-hostd"),
+        guest: folder.join(GUEST_TARGET).join("guest/banger-guest"),
+    })
+}
