@@ -3,7 +3,7 @@
 use crate::{
     commands::{
         exec::ExecArgs, image::ImageCommand, job::JobCommand, kernel::KernelCommand, run::RunArgs,
-        vm::VmCommand,
+        system::SystemCommand, vm::VmCommand,
     },
     output::Format,
 };
@@ -51,7 +51,7 @@ pub enum Command {
     Run(RunArgs),
     /// Run a command in a VM that runs.
     Exec(ExecArgs),
-    /// Images: pull, list, show, remove, prune, export.
+    /// Images: pull, list, show, name, share, remove, prune, export.
     #[command(subcommand, visible_alias = "images")]
     Image(ImageCommand),
     /// Kernels: import, list, remove.
@@ -63,6 +63,9 @@ pub enum Command {
     /// Jobs, which is all that takes long: list, watch, cancel.
     #[command(subcommand)]
     Job(JobCommand),
+    /// The host as a whole: disk usage.
+    #[command(subcommand)]
+    System(SystemCommand),
     /// Show the versions of client and service.
     Version,
     /// Write a completion script for a shell to standard output.

@@ -62,6 +62,7 @@ async fn run(cli: Cli, verbose: bool) -> Result<u8, Error> {
         Command::Kernel(command) => commands::kernel::kernel(&mut connect().await?, command).await?,
         Command::Vm(command) => commands::vm::vm(&mut connect().await?, command).await?,
         Command::Job(command) => commands::job::job(&mut connect().await?, command).await?,
+        Command::System(command) => commands::system::system(&mut connect().await?, command).await?,
         Command::Version => commands::version::version(cli.quiet, verbose).await?,
         Command::Completion { shell } => {
             let mut script = Vec::new();

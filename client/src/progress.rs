@@ -30,7 +30,9 @@ impl Step {
         match self.phase.as_str() {
             "queued" => "waiting for its turn",
             "resolving" => "asking the registry",
+            "verifying" => "checking signatures",
             "pulling" => "pulling",
+            "copying" => "copying",
             "writing" => "writing the filesystem",
             "publishing" => "publishing",
             "importing" => "importing",
@@ -46,7 +48,7 @@ impl Step {
     }
 
     fn counts_bytes(&self) -> bool {
-        matches!(self.phase.as_str(), "pulling" | "importing" | "disk" | "exporting")
+        matches!(self.phase.as_str(), "pulling" | "importing" | "copying" | "disk" | "exporting")
     }
 
     /// The step as part of a line: `pulling 45 MiB of 180 MiB (25%)`.

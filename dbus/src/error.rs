@@ -213,7 +213,9 @@ impl From<ModelError> for Error {
         match error {
             ModelError::Name { .. } => Error::InvalidName(text),
             ModelError::Id { .. } => Error::InvalidArgs(text),
-            ModelError::Size { .. } | ModelError::Range { .. } => Error::InvalidSpec(text),
+            ModelError::Size { .. } | ModelError::Range { .. } | ModelError::Word { .. } => {
+                Error::InvalidSpec(text)
+            }
             ModelError::Transition { .. } => Error::WrongState(text),
         }
     }

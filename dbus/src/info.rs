@@ -55,12 +55,16 @@ info! {
         must {
             /// Its id.
             id: ImageId = "id",
-            /// Its name.
+            /// Its first name; empty when it has none.
             name: String = "name",
-            /// Who pulled it.
+            /// Whose it is.
             owner_uid: Uid = "owner-uid",
         }
         else {
+            /// All its names, the oldest first.
+            names: Vec<String> = "names",
+            /// `registry`, `catalogue`, `import`, `register` or `commit`.
+            source: String = "source",
             /// The reference that it was pulled by, in canonical form.
             reference: String = "reference",
             /// The digest of its manifest.
@@ -75,8 +79,16 @@ info! {
             compressed: Bytes = "compressed",
             /// When it was published, in seconds since 1970.
             created: u64 = "created",
-            /// How many layers it has.
-            layers: u32 = "layers",
+            /// Bytes of the disk that it takes; holes take none.
+            used: Bytes = "used",
+            /// The digests of its layers, oldest first.
+            layers: Vec<String> = "layers",
+            /// Whether it is there for its owner and root alone.
+            private: bool = "private",
+            /// Whose signature was checked, in words; empty when none was wanted.
+            signature: String = "signature",
+            /// The kernel that it wants; empty when any will do.
+            kernel: String = "kernel",
             /// The image author's entrypoint.
             entrypoint: Vec<String> = "entrypoint",
             /// The image author's command.
@@ -300,7 +312,7 @@ mod tests {
             .with("name", "debian".to_owned())
             .with("owner-uid", 1000u32);
         let info = ImageInfo::from_dict(least.done()).unwrap();
-        assert_eq!((info.name.as_str(), info.layers, info.used_by.len()), ("debian", 0, 0));
+        assert_eq!((info.name.as_str(), info.layers.len(), info.used_by.len()), ("debian", 0, 0));
     }
 
     #[test]

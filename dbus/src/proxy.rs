@@ -22,9 +22,13 @@ pub trait Manager {
     /// Every image, described.
     fn list_images(&self, options: &Dict) -> Result<Vec<(OwnedObjectPath, Dict)>>;
 
-    /// Removes images that nothing uses; returns the job. Options: `all` b, `dry-run` b.
+    /// Removes images that nothing uses; returns the job. Options: `all` b, `dangling` b, `older-than` t seconds,
+    /// `larger-than` t bytes, `dry-run` b.
     #[zbus(allow_interactive_auth)]
     fn prune_images(&self, options: &Dict) -> Result<OwnedObjectPath>;
+
+    /// How much of the disk is taken, by kind.
+    fn disk_usage(&self, options: &Dict) -> Result<Dict>;
 
     /// Takes a kernel in; returns the job. Options: `kernel` h, `initrd` h, `modules` h, a tar stream of the
     /// folder that holds `modules.dep`.
@@ -91,6 +95,18 @@ pub trait Image {
     /// Everything about it; see [`crate::ImageInfo`].
     fn describe(&self, options: &Dict) -> Result<Dict>;
 
+    /// Gives it one more name.
+    #[zbus(allow_interactive_auth)]
+    fn tag(&self, name: &str, options: &Dict) -> Result<()>;
+
+    /// Takes a name away from it.
+    #[zbus(allow_interactive_auth)]
+    fn untag(&self, name: &str, options: &Dict) -> Result<()>;
+
+    /// Lets everybody see and use it.
+    #[zbus(allow_interactive_auth)]
+    fn share(&self, options: &Dict) -> Result<()>;
+
     /// Removes it; returns the job.
     #[zbus(allow_interactive_auth)]
     fn delete(&self, options: &Dict) -> Result<OwnedObjectPath>;
@@ -102,23 +118,27 @@ pub trait Image {
     #[zbus(property(emits_changed_signal = "const"))]
     fn id(&self) -> Result<String>;
 
-    /// Its name.
+    /// Its first name; empty when it has none or is private.
     #[zbus(property)]
     fn name(&self) -> Result<String>;
 
+    /// All its names.
+    #[zbus(property)]
+    fn names(&self) -> Result<Vec<String>>;
+
     /// The reference that it was pulled by.
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     fn reference(&self) -> Result<String>;
 
     /// The digest of its manifest.
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     fn digest(&self) -> Result<String>;
 
     /// Size of the filesystem, in bytes.
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     fn size(&self) -> Result<u64>;
 
-    /// Who pulled it.
+    /// Whose it is.
     #[zbus(property(emits_changed_signal = "const"))]
     fn owner_uid(&self) -> Result<u32>;
 }

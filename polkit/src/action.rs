@@ -107,11 +107,11 @@ actions! {
         "Publish ports of virtual machines beyond this computer",
         "Authentication is required to publish a port of a virtual machine",
         "Authentication is required to publish port $(port) of the virtual machine $(vm)";
-    /// Another user's image goes.
+    /// Another user's image gets another name, or goes.
     ImageDeleteOthers = "image-delete-others", AuthAdminKeep,
-        "Delete images of other users",
-        "Authentication is required to delete an image of another user",
-        "Authentication is required to delete the image $(image) of user $(owner)";
+        "Change and delete images of other users",
+        "Authentication is required to change an image of another user",
+        "Authentication is required to change or delete the image $(image) of user $(owner)";
     /// Another user's kernel goes.
     KernelDeleteOthers = "kernel-delete-others", AuthAdminKeep,
         "Delete kernels of other users",

@@ -18,6 +18,8 @@ pub enum Operation {
     NetworkNat,
     /// Publish a port of a VM beyond loopback, or below 1024.
     NetworkPublish,
+    /// Name or share an image.
+    ChangeImage,
     /// Delete an image.
     DeleteImage,
     /// Delete a kernel.
@@ -38,13 +40,14 @@ pub enum Operation {
 
 impl Operation {
     /// Every operation.
-    pub const ALL: [Operation; 14] = [
+    pub const ALL: [Operation; 15] = [
         Self::PullImage,
         Self::ImportImage,
         Self::ImportKernel,
         Self::RunVm,
         Self::NetworkNat,
         Self::NetworkPublish,
+        Self::ChangeImage,
         Self::DeleteImage,
         Self::DeleteKernel,
         Self::ManageVm,
@@ -98,8 +101,8 @@ impl Operation {
             (Self::RunVm, Others) => Action(ActionId::VmManageOthers),
             (Self::NetworkNat, _) => Action(ActionId::NetworkNat),
             (Self::NetworkPublish, _) => Action(ActionId::NetworkPublish),
-            (Self::DeleteImage, Own) => Allowed,
-            (Self::DeleteImage, Others | Nobodys) => Action(ActionId::ImageDeleteOthers),
+            (Self::ChangeImage | Self::DeleteImage, Own) => Allowed,
+            (Self::ChangeImage | Self::DeleteImage, Others | Nobodys) => Action(ActionId::ImageDeleteOthers),
             (Self::DeleteKernel, Own) => Allowed,
             (Self::DeleteKernel, Others | Nobodys) => Action(ActionId::KernelDeleteOthers),
             (Self::ManageVm, Own) => Allowed,
@@ -124,7 +127,7 @@ mod tests {
     #[test]
     fn the_owner_stops_deletes_and_uses_without_polkit() {
         use Operation::*;
-        for operation in [ManageVm, UseVm, UseJob, CancelJob, DeleteImage, DeleteKernel] {
+        for operation in [ManageVm, UseVm, UseJob, CancelJob, ChangeImage, DeleteImage, DeleteKernel] {
             assert_eq!(operation.requirement(Ownership::Own), Requirement::Allowed, "{operation:?}");
         }
     }
@@ -142,7 +145,7 @@ mod tests {
     fn what_is_anothers_takes_an_administrator_where_it_is_touched() {
         use crate::Implicit;
         use Operation::*;
-        for operation in [RunVm, DeleteImage, DeleteKernel, ManageVm, CancelJob] {
+        for operation in [RunVm, ChangeImage, DeleteImage, DeleteKernel, ManageVm, CancelJob] {
             match operation.requirement(Ownership::Others) {
                 Requirement::Action(action) => {
                     assert_eq!(action.active(), Implicit::AuthAdminKeep, "{operation:?}");

@@ -11,7 +11,7 @@ use crate::{
     progress::note,
 };
 use banger_dbus::{
-    DictWriter, ImageInfo, ImageProxy, dict,
+    Dict, DictWriter, ImageInfo, ImageProxy, dict,
     model::Bytes,
     zbus::{Fd, OwnedObjectPath},
 };
@@ -21,6 +21,7 @@ use std::{
     io::{self, IsTerminal, Write},
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Images.
@@ -56,17 +57,46 @@ Examples:
         #[command(flatten)]
         format: FormatArgs,
     },
+    /// Give an image one more name.
+    Tag {
+        /// The image: its name, id or a unique prefix of its id.
+        image: String,
+        /// The new name.
+        name: String,
+    },
+    /// Take a name away from an image; the image stays.
+    Untag {
+        /// The image: its name, id or a unique prefix of its id.
+        image: String,
+        /// The name; the image's only one if not given.
+        name: Option<String>,
+    },
+    /// Let every user of this host see and use a private image.
+    Share {
+        /// The image: its name, id or a unique prefix of its id.
+        image: String,
+    },
     /// Remove images.
     Rm {
         /// The images: name, id or a unique prefix of an id.
         #[arg(required = true)]
         images: Vec<String>,
     },
-    /// Remove what nothing needs: cached layers, and with --all your images that no VM is made of.
+    /// Remove what nothing needs: cached layers and your images without a name, with --all all your images that no VM
+    /// is made of.
     Prune {
         /// Remove images that no VM is made of, too.
         #[arg(short, long)]
         all: bool,
+        /// Remove images alone; cached layers stay.
+        #[arg(long)]
+        dangling: bool,
+        /// Only what is older, such as 90m, 12h or 30d.
+        #[arg(long, value_name = "AGE", value_parser = age)]
+        older_than: Option<Duration>,
+        /// Only what takes more of the disk, such as 500M.
+        #[arg(long, value_name = "SIZE")]
+        larger_than: Option<Bytes>,
         /// Do not ask.
         #[arg(short, long, visible_alias = "force", visible_short_alias = 'f')]
         yes: bool,
@@ -96,10 +126,26 @@ pub async fn image(context: &mut Context, command: ImageCommand) -> Result<(), E
         }
         ImageCommand::Ls(format) => list(context, format.format).await,
         ImageCommand::Show { image, format } => show(context, &image, format.format).await,
+        ImageCommand::Tag { image, name } => {
+            let image = find(context, &image).await?;
+            Ok(context.signals.guard(image.tag(&name, &bus::none())).await?)
+        }
+        ImageCommand::Untag { image, name } => untag(context, &image, name).await,
+        ImageCommand::Share { image } => {
+            let image = find(context, &image).await?;
+            Ok(context.signals.guard(image.share(&bus::none())).await?)
+        }
         ImageCommand::Rm { images } => {
             each(context, images, async |context, name| remove(context, name).await).await
         }
-        ImageCommand::Prune { all, yes, dry_run } => prune(context, all, yes, dry_run).await,
+        ImageCommand::Prune { all, dangling, older_than, larger_than, yes, dry_run } => {
+            let options = DictWriter::new()
+                .with("all", all)
+                .with("dangling", dangling)
+                .with_some("older-than", older_than.map(|age| age.as_secs()))
+                .with_some("larger-than", larger_than);
+            prune(context, &options.done(), yes, dry_run).await
+        }
         ImageCommand::Export { image, output } => export(context, &image, &output).await,
     }
 }
@@ -117,7 +163,41 @@ async fn pull(context: &mut Context, reference: &str, options: DictWriter) -> Re
     let mut result = job::run(context, Follow::of(reference), call).await?;
     let image: OwnedObjectPath = dict::require(&mut result, "image")?;
     let image = bus::image(&context.connection, image).await?;
-    output::print_line(&context.signals.guard(image.name()).await?)
+    output::print_line(&describe(context, &image).await?.name)
+}
+
+async fn describe(context: &mut Context, image: &ImageProxy<'_>) -> Result<ImageInfo, Error> {
+    Ok(ImageInfo::from_dict(context.signals.guard(image.describe(&bus::none())).await?)?)
+}
+
+async fn untag(context: &mut Context, name: &str, what: Option<String>) -> Result<(), Error> {
+    let image = find(context, name).await?;
+    let what = match (what, describe(context, &image).await?.names.as_slice()) {
+        (Some(what), _) => what,
+        (None, [only]) => only.clone(),
+        (None, names) => {
+            return Err(Error::Usage(format!(
+                "say which of its names to take away: {}",
+                output::list(names)
+            )));
+        }
+    };
+    Ok(context.signals.guard(image.untag(&what, &bus::none())).await?)
+}
+
+/// An age in seconds, minutes, hours, days or weeks.
+fn age(text: &str) -> Result<Duration, String> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let seconds = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 604_800,
+        _ => return Err("write a number with s, m, h, d or w".into()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "write a number with s, m, h, d or w".to_owned())?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "that is too long ago".into())
 }
 
 async fn list(context: &mut Context, format: Format) -> Result<(), Error> {
@@ -125,13 +205,14 @@ async fn list(context: &mut Context, format: Format) -> Result<(), Error> {
     let listed = context.signals.guard(manager.list_images(&bus::none())).await?;
     let mut images =
         listed.into_iter().map(|(_, dict)| ImageInfo::from_dict(dict)).collect::<Result<Vec<_>, _>>()?;
-    images.sort_by(|a, b| a.name.cmp(&b.name));
+    images.sort_by(|a, b| (a.name.is_empty(), &a.name).cmp(&(b.name.is_empty(), &b.name)));
     if format == Format::Json {
         return output::print_json(&images);
     }
     let row = |image: &ImageInfo| {
         vec![
-            image.name.clone(),
+            if image.name.is_empty() { "<none>".to_owned() } else { image.names.join(", ") },
+            image.id.to_string(),
             output::or_dash(&image.reference),
             image.size.to_string(),
             output::ago(image.created),
@@ -139,26 +220,31 @@ async fn list(context: &mut Context, format: Format) -> Result<(), Error> {
         ]
     };
     let rows: Vec<_> = images.iter().map(row).collect();
-    output::print(&output::table(&["NAME", "REFERENCE", "SIZE", "CREATED", "USED BY"], &rows))
+    output::print(&output::table(&["NAME", "ID", "REFERENCE", "SIZE", "CREATED", "USED BY"], &rows))
 }
 
 async fn show(context: &mut Context, name: &str, format: Format) -> Result<(), Error> {
     let image = find(context, name).await?;
-    let image = ImageInfo::from_dict(context.signals.guard(image.describe(&bus::none())).await?)?;
+    let image = describe(context, &image).await?;
     if format == Format::Json {
         return output::print_json(&[image]);
     }
     output::print(&output::facts(&[
-        ("name", image.name),
+        ("name", output::list(&image.names)),
         ("id", image.id.to_string()),
+        ("source", image.source),
         ("reference", output::or_dash(&image.reference)),
         ("digest", output::or_dash(&image.digest)),
         ("platform", output::or_dash(&image.platform)),
         ("size", image.size.to_string()),
         ("content", image.content.to_string()),
         ("downloaded", image.compressed.to_string()),
-        ("layers", image.layers.to_string()),
+        ("on disk", image.used.to_string()),
+        ("layers", output::list(&image.layers)),
+        ("signature", output::or_dash(&image.signature)),
+        ("kernel", output::or_dash(&image.kernel)),
         ("owner", image.owner_uid.to_string()),
+        ("private", if image.private { "yes" } else { "no" }.to_owned()),
         ("created", output::ago(image.created)),
         ("entrypoint", output::list(&image.entrypoint)),
         ("command", output::list(&image.command)),
@@ -193,9 +279,10 @@ impl Pruned {
     }
 }
 
-async fn prune_once(context: &mut Context, all: bool, dry_run: bool) -> Result<Pruned, Error> {
+async fn prune_once(context: &mut Context, options: &Dict, dry_run: bool) -> Result<Pruned, Error> {
     let manager = context.manager().await?;
-    let options = DictWriter::new().with("all", all).with("dry-run", dry_run).done();
+    let mut options = options.clone();
+    options.extend(DictWriter::new().with("dry-run", dry_run).done());
     let mut result = job::run(context, Follow::passing("prune"), manager.prune_images(&options)).await?;
     Ok(Pruned {
         count: dict::take(&mut result, "count")?.unwrap_or_default(),
@@ -204,9 +291,9 @@ async fn prune_once(context: &mut Context, all: bool, dry_run: bool) -> Result<P
     })
 }
 
-async fn prune(context: &mut Context, all: bool, yes: bool, dry_run: bool) -> Result<(), Error> {
+async fn prune(context: &mut Context, options: &Dict, yes: bool, dry_run: bool) -> Result<(), Error> {
     if dry_run || !yes {
-        let would = prune_once(context, all, true).await?;
+        let would = prune_once(context, options, true).await?;
         if dry_run {
             return output::print_line(&format!("would remove {}", would.words()));
         }
@@ -217,7 +304,7 @@ async fn prune(context: &mut Context, all: bool, yes: bool, dry_run: bool) -> Re
             return output::print_line("nothing removed");
         }
     }
-    let did = prune_once(context, all, false).await?;
+    let did = prune_once(context, options, false).await?;
     output::print_line(&format!("removed {}", did.words()))
 }
 

@@ -43,6 +43,12 @@ pub fn used(path: &Path) -> Bytes {
     Bytes(std::fs::metadata(path).map(|m| m.blocks() * 512).unwrap_or(0))
 }
 
+/// Bytes that removing this name of a file would free: none while it has another name.
+pub fn freed(path: &Path) -> Bytes {
+    let metadata = std::fs::metadata(path);
+    Bytes(metadata.map(|m| if m.nlink() > 1 { 0 } else { m.blocks() * 512 }).unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

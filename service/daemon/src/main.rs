@@ -26,6 +26,7 @@ mod store;
 #[cfg(test)]
 mod testing;
 mod transfer;
+mod turns;
 
 use anyhow::Context;
 use clap::Parser;

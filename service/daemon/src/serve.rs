@@ -11,6 +11,7 @@ use crate::{
     reconcile::reconcile,
     service::Service,
     store::Store,
+    turns::Turns,
 };
 use banger_dbus::names;
 use banger_host::{Host, HostClient};
@@ -48,6 +49,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         kernels: Kernels::default(),
         limits: Limits::of_host(processors(), memory()),
         bus: bus.clone(),
+        making: Turns::default(),
         publication: tokio::sync::Mutex::default(),
         config,
     });

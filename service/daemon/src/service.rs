@@ -10,6 +10,7 @@ use crate::{
     lookup,
     machines::Machines,
     store::{ImageRow, Store, VmRow},
+    turns::Turns,
 };
 use banger_dbus::names;
 use banger_host::Host;
@@ -40,6 +41,8 @@ pub struct Service {
     pub limits: Limits,
     /// The system bus.
     pub bus: Connection,
+    /// Whose turn it is to make the image of a manifest.
+    pub making: Turns,
     /// Held across "check the name, rename, insert" alone.
     pub publication: tokio::sync::Mutex<()>,
 }
@@ -80,13 +83,26 @@ impl Service {
         self.config.run.join("vm").join(id.to_string()).join(name)
     }
 
-    /// The image that `wanted` means: every user may use every image.
+    /// The images that the caller sees: everybody's but other users' private ones.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn images_for(&self, caller: &Caller) -> Result<Vec<ImageRow>, Error> {
+        let images = self.store.images()?.into_iter();
+        Ok(images.filter(|image| !image.private || caller.sees(image.owner)).collect())
+    }
+
+    /// The image that `wanted` means among those that the caller sees.
     ///
     /// # Errors
     /// [`Error::NotFound`] or [`Error::Ambiguous`].
-    pub fn find_image(&self, wanted: &str) -> Result<ImageRow, Error> {
-        let images = self.store.images()?;
-        lookup::find("image", wanted, &images, |i| (i.name.to_string(), i.id.to_string())).cloned()
+    pub fn find_image(&self, caller: &Caller, wanted: &str) -> Result<ImageRow, Error> {
+        let images = self.images_for(caller)?;
+        let named = images.iter().find(|image| image.names.iter().any(|name| name.as_str() == wanted));
+        match named {
+            Some(image) => Ok(image.clone()),
+            None => lookup::find("image", wanted, &images, |i| (i.called(), i.id.to_string())).cloned(),
+        }
     }
 
     /// The image with this id.
@@ -123,6 +139,14 @@ impl Service {
         self.bus.object_server().at(&path, ImageObject::new(self.clone(), id)).await?;
         self.manager(async |to| ManagerObject::image_added(to, path).await).await;
         Ok(())
+    }
+
+    /// Tells that an image's names, or who may see it, are others.
+    pub async fn image_changed(&self, id: ImageId) {
+        match self.bus.object_server().interface::<_, ImageObject>(names::path_of(id)).await {
+            Ok(object) => log_failure(object.get().await.changed(object.signal_emitter()).await),
+            Err(error) => log_failure::<()>(Err(error)),
+        }
     }
 
     /// Takes an image off the bus.

@@ -11,11 +11,13 @@ use banger_dbus::{ImageInfo, JobInfo, VmInfo};
 use banger_model::VmState;
 
 /// An image, for a caller: only the names of their own VMs are in `used_by`, everybody's for root.
-pub fn image(image: &ImageRow, vms: &[VmRow], caller: &Caller) -> ImageInfo {
+pub fn image(service: &Service, image: &ImageRow, vms: &[VmRow], caller: &Caller) -> ImageInfo {
     let users = vms.iter().filter(|vm| vm.image == image.id && caller.sees(vm.owner));
     ImageInfo {
         id: image.id,
-        name: image.name.to_string(),
+        name: image.names.first().map(ToString::to_string).unwrap_or_default(),
+        names: image.names.iter().map(ToString::to_string).collect(),
+        source: image.source.to_string(),
         owner_uid: image.owner,
         reference: image.reference.clone(),
         digest: image.digest.clone(),
@@ -24,7 +26,11 @@ pub fn image(image: &ImageRow, vms: &[VmRow], caller: &Caller) -> ImageInfo {
         content: image.content,
         compressed: image.compressed,
         created: image.created.max(0) as u64,
-        layers: image.layers,
+        used: disk::used(&service.rootfs(image.id)),
+        layers: image.layers.iter().map(|layer| layer.digest.to_string()).collect(),
+        private: image.private,
+        signature: image.signature.clone(),
+        kernel: image.kernel.clone(),
         entrypoint: image.config.entrypoint.clone(),
         command: image.config.cmd.clone(),
         environment: image.config.env.clone(),
@@ -43,7 +49,7 @@ pub fn vm(service: &Service, vm: &VmRow, images: &[ImageRow]) -> VmInfo {
         name: vm.name.to_string(),
         state: vm.state.to_string(),
         owner_uid: vm.owner,
-        image: image.map(|image| image.name.to_string()).unwrap_or_default(),
+        image: image.map(ImageRow::called).unwrap_or_default(),
         image_id: vm.image.to_string(),
         kernel: vm.kernel.clone(),
         cpus: vm.spec.size.cpus.0,

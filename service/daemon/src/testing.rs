@@ -10,11 +10,14 @@ use crate::{
     machines::Machines,
     service::Service,
     store::{ImageRow, KernelRow, Store, VmRow, VmSpec},
+    turns::Turns,
 };
 use banger_dbus::Dict;
 use banger_host::FakeHost;
 use banger_image::{Limits as ImageLimits, Puller, RunConfig};
-use banger_model::{Bytes, Cpus, ImageId, JobKind, KernelId, Limits, MachineSize, Slot, Uid, VmId, VmState};
+use banger_model::{
+    Bytes, Cpus, ImageId, ImageSource, JobKind, KernelId, Limits, MachineSize, Slot, Uid, VmId, VmState,
+};
 use banger_polkit::ScriptedAuthority;
 use std::{path::Path, sync::Arc};
 use zbus::{Connection, connection::Builder};
@@ -83,6 +86,7 @@ async fn service(folder: &Path, bus: Connection, host: Arc<FakeHost>, accel: Acc
         kernels: Kernels::default(),
         limits: Limits::of_host(4, Bytes::gib(4)),
         bus,
+        making: Turns::default(),
         publication: tokio::sync::Mutex::default(),
         config,
     })
@@ -95,19 +99,23 @@ fn add_image(service: &Service) -> ImageId {
     std::fs::File::create(&rootfs).unwrap().set_len(SIZE.0).unwrap();
     let row = ImageRow {
         id,
-        name: "base".parse().unwrap(),
+        names: vec!["base".parse().unwrap()],
+        source: ImageSource::Registry,
         reference: "localhost/base:latest".into(),
         digest: "sha256:0".into(),
         platform: "linux/amd64".into(),
         size: SIZE,
         content: SIZE,
         compressed: SIZE,
-        layers: 1,
+        layers: Vec::new(),
         config: RunConfig::default(),
         owner: Uid(1000),
+        private: false,
+        signature: String::new(),
+        kernel: String::new(),
         created: 0,
     };
-    service.store.add_image(&row).unwrap();
+    service.store.add_image(&row, None).unwrap();
     id
 }
 

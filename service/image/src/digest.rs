@@ -1,11 +1,13 @@
 //! Content digests: `sha256:<64 hex digits>` (OCI image specification, descriptor.md, "Digests").
 
 use crate::{ImageError, Unsupported, error::shorten};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256, Sha512};
 use std::{fmt, str::FromStr};
 
 /// A digest whose text is known to be well formed, so that it can be a file name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Digest {
     algorithm: Algorithm,
     hex: String,
@@ -79,6 +81,20 @@ impl FromStr for Digest {
             return Err(refused());
         }
         Ok(Self { algorithm, hex: hex.to_owned() })
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = ImageError;
+
+    fn try_from(text: String) -> Result<Self, ImageError> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> String {
+        digest.to_string()
     }
 }
 

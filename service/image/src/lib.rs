@@ -26,6 +26,7 @@ mod tar;
 mod unfinished;
 mod unpack;
 
+pub use blobs::{PruneBlobs, PrunedBlobs};
 pub use config::RunConfig;
 pub use digest::Digest;
 pub use error::{ImageError, Unsafe, Unsupported};

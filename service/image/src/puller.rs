@@ -2,7 +2,7 @@
 
 use crate::{
     Digest, ImageError, Limits, Platform, Progress, Reference, RunConfig, Unsafe, Unsupported,
-    blobs::{Blob, Blobs},
+    blobs::{Blob, Blobs, PruneBlobs, PrunedBlobs},
     config::ImageConfig,
     manifest::{Descriptor, Document, Manifest},
     registry::{Http, Repository},
@@ -12,6 +12,7 @@ use crate::{
     unpack::{Source, unpack},
 };
 use banger_model::{Bytes, Phase};
+use serde::{Deserialize, Serialize};
 use std::{
     fmt,
     io::Read,
@@ -69,7 +70,7 @@ pub struct Resolved {
 }
 
 /// One layer of an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
     /// Digest of the blob.
     pub digest: Digest,
@@ -133,13 +134,12 @@ impl Puller {
         Ok(Self { blobs: Arc::new(Blobs::open(blobs)?), http: Arc::new(Http::new(limits)), limits })
     }
 
-    /// Removes the cached blobs, or with `dry_run` only counts them; tells how many bytes of the disk they take. Pulls
-    /// that are under way go on.
+    /// Removes cached blobs, or only counts them. Pulls that are under way go on.
     ///
     /// # Errors
     /// [`ImageError::Io`] when the cache cannot be read or changed.
-    pub fn prune_blobs(&self, dry_run: bool) -> Result<Bytes, ImageError> {
-        self.blobs.prune(dry_run)
+    pub fn prune_blobs(&self, what: &PruneBlobs) -> Result<PrunedBlobs, ImageError> {
+        self.blobs.prune(what)
     }
 
     /// Asks the registry what `reference` means. Fetches manifests, and the configuration unless it is cached.

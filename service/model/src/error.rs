@@ -19,6 +19,14 @@ pub enum ModelError {
         /// What was given, shortened.
         value: String,
     },
+    /// A word is none of those that are known.
+    #[error("{value:?} is no {what}")]
+    Word {
+        /// Which kind of word.
+        what: &'static str,
+        /// What was given, shortened.
+        value: String,
+    },
     /// A quantity could not be read.
     #[error("{value:?} is not a size: write bytes, or a number with K, M, G or T (powers of 1024)")]
     Size {

@@ -8,12 +8,22 @@ use serde::{Deserialize, Serialize};
 pub enum JobKind {
     /// An image comes out of a registry.
     PullImage,
+    /// An image comes out of a descriptor.
+    ImportImage,
+    /// A user's file becomes an image.
+    RegisterImage,
+    /// A registered image becomes banger's own.
+    PromoteImage,
+    /// A VM's disk becomes an image.
+    CommitVm,
     /// An image goes.
     DeleteImage,
     /// Images that nothing uses go.
     PruneImages,
     /// An image is written to a descriptor.
     ExportImage,
+    /// A kernel comes out of the catalogue.
+    PullKernel,
     /// A kernel is taken in.
     ImportKernel,
     /// A kernel goes.
@@ -52,6 +62,8 @@ pub enum Phase {
     Queued,
     /// Asking the registry what the reference means. Counts nothing.
     Resolving,
+    /// Checking who signed it. Counts nothing.
+    Verifying,
     /// Downloading layers and writing their files into the image. Counts compressed bytes.
     Pulling,
     /// Writing the filesystem's own structures. Counts nothing.
@@ -62,6 +74,8 @@ pub enum Phase {
     Importing,
     /// Making the initramfs. Counts nothing.
     Initramfs,
+    /// Copying a file or a disk. Counts bytes.
+    Copying,
     /// Making the VM's disk. Counts bytes.
     Disk,
     /// Making loop device, TAP and process. Counts steps.
@@ -83,9 +97,14 @@ impl JobKind {
     pub fn as_str(self) -> &'static str {
         match self {
             JobKind::PullImage => "pull-image",
+            JobKind::ImportImage => "import-image",
+            JobKind::RegisterImage => "register-image",
+            JobKind::PromoteImage => "promote-image",
+            JobKind::CommitVm => "commit-vm",
             JobKind::DeleteImage => "delete-image",
             JobKind::PruneImages => "prune-images",
             JobKind::ExportImage => "export-image",
+            JobKind::PullKernel => "pull-kernel",
             JobKind::ImportKernel => "import-kernel",
             JobKind::DeleteKernel => "delete-kernel",
             JobKind::CreateVm => "create-vm",
@@ -121,11 +140,13 @@ impl Phase {
         match self {
             Phase::Queued => "queued",
             Phase::Resolving => "resolving",
+            Phase::Verifying => "verifying",
             Phase::Pulling => "pulling",
             Phase::Writing => "writing",
             Phase::Publishing => "publishing",
             Phase::Importing => "importing",
             Phase::Initramfs => "initramfs",
+            Phase::Copying => "copying",
             Phase::Disk => "disk",
             Phase::Starting => "starting",
             Phase::Booting => "booting",

@@ -5,6 +5,7 @@
 mod bytes;
 mod error;
 mod id;
+mod image;
 mod job;
 mod name;
 mod slot;
@@ -14,6 +15,7 @@ mod vm;
 pub use bytes::Bytes;
 pub use error::ModelError;
 pub use id::{ExecId, ImageId, JobId, KernelId, VmId};
+pub use image::ImageSource;
 pub use job::{JobKind, JobState, Phase};
 pub use name::{ImageName, KernelName, VmName};
 pub use slot::{GuestNetwork, Slot};

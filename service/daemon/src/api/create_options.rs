@@ -5,7 +5,7 @@ use crate::{
     kernels::{self, HOST},
     ops::create::{self, Create},
     service::Service,
-    store::VmSpec,
+    store::{ImageRow, VmSpec},
 };
 use banger_dbus::{Dict, Error, Options};
 use banger_model::{Bytes, Cpus, MachineSize, VmName};
@@ -53,14 +53,20 @@ impl CreateOptions {
         Ok(Self { image, ..read })
     }
 
+    /// What is asked for, then what the image wants, then what is configured.
+    fn wanted_kernel(&self, service: &Service, image: &ImageRow) -> String {
+        let of_image = || Some(image.kernel.clone()).filter(|kernel| !kernel.is_empty());
+        self.kernel.clone().or_else(of_image).unwrap_or_else(|| service.config.kernel.clone())
+    }
+
     /// Everything that can be known before somebody is asked: that the image and the kernel are there, the
     /// sizes are possible, and the name is free.
     ///
     /// # Errors
     /// What is not there, not possible or not free.
     pub fn resolve(&self, service: &Service, name: Option<VmName>, caller: &Caller) -> Result<Create, Error> {
-        let image = service.find_image(&self.image)?;
-        let kernel = self.kernel.clone().unwrap_or_else(|| service.config.kernel.clone());
+        let image = service.find_image(caller, &self.image)?;
+        let kernel = self.wanted_kernel(service, &image);
         let found = kernels::find(service, &kernel)?;
         // The preferred one of the host may be another tomorrow: its VMs follow it.
         let kernel = if kernel == HOST { kernel } else { found.name().to_owned() };

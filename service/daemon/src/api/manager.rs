@@ -8,9 +8,10 @@ use crate::{
     kernels,
     ops::{
         create,
-        images::{self, Prune},
         kernels::{Import, import},
+        prune::{self, Prune},
         pull::{self, Pull},
+        usage,
     },
     service::Service,
     show,
@@ -19,7 +20,7 @@ use banger_dbus::{Dict, Error, Options, names};
 use banger_image::{Platform, Reference};
 use banger_model::{Bytes, ImageName, JobKind, KernelName, Uid, VmName};
 use banger_polkit::{Details, Operation};
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 use zbus::{OwnedObjectPath, message::Header, object_server::SignalEmitter};
 
 /// Most operations that one user may have under way.
@@ -77,7 +78,8 @@ impl ManagerObject {
     /// `reference` is such as `debian:bookworm` or `127.0.0.1:5000/team/app@sha256:...`. Options: `name` s, the
     /// image's name here (default: made of the reference, `debian-bookworm`); `size` t, bytes of the filesystem
     /// (default: 1.25 times the content, at least 1 GiB); `platform` s, such as `linux/amd64`. The job's result
-    /// has `image` o. Needs `org.banger.manager.image-pull`.
+    /// has `image` o, and `unchanged` b when the caller's image of that name and reference is the newest already;
+    /// otherwise a newer one takes its name. Needs `org.banger.manager.image-pull`.
     #[zbus(out_args("job"))]
     async fn pull_image(
         &self,
@@ -100,11 +102,11 @@ impl ManagerObject {
             None => Platform::host(),
         };
         let caller = self.caller(&header).await?;
-        pull::check_name(&self.service, &name)?;
-        self.may(&caller, Operation::PullImage, "image", &reference.to_string()).await?;
-        pull::check_name(&self.service, &name)?;
+        let request = Pull { reference, name, size, platform, owner: caller.uid, private: false };
+        request.claim().check(&self.service)?;
+        self.may(&caller, Operation::PullImage, "image", &request.reference.to_string()).await?;
+        request.claim().check(&self.service)?;
 
-        let request = Pull { reference, name, size, platform, owner: caller.uid };
         let (service, subject) = (self.service.clone(), request.name.to_string());
         let new = NewJob { kind: JobKind::PullImage, subject, owner: caller.uid, cancellable: true };
         let job = self.service.jobs.start(new, |job| pull::pull(service, request, job)).await?;
@@ -113,12 +115,18 @@ impl ManagerObject {
 
     /// The image of this name, id or unique prefix of an id (at least 4 digits).
     #[zbus(out_args("image"))]
-    async fn get_image(&self, name: &str, options: Dict) -> Result<OwnedObjectPath, Error> {
+    async fn get_image(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        name: &str,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
         no_options(options)?;
-        Ok(names::path_of(self.service.find_image(name)?.id))
+        let caller = self.caller(&header).await?;
+        Ok(names::path_of(self.service.find_image(&caller, name)?.id))
     }
 
-    /// Every image, with what its `Describe` tells.
+    /// Every image that the caller sees, with what its `Describe` tells.
     #[zbus(out_args("images"))]
     async fn list_images(
         &self,
@@ -128,13 +136,15 @@ impl ManagerObject {
         no_options(options)?;
         let caller = self.caller(&header).await?;
         let vms = self.service.store.vms().map_err(error::Error::from)?;
-        let images = self.service.store.images().map_err(error::Error::from)?;
-        Ok(images.iter().map(|i| (names::path_of(i.id), show::image(i, &vms, &caller).into_dict())).collect())
+        let images = self.service.images_for(&caller)?;
+        let described = |image| show::image(&self.service, image, &vms, &caller).into_dict();
+        Ok(images.iter().map(|image| (names::path_of(image.id), described(image))).collect())
     }
 
-    /// Removes cached layers, which a later pull would download again, and with `all` b the caller's images
-    /// that no VM is made of (every user's for root). `dry-run` b only tells. The job's result has `count` u,
-    /// `bytes` t and `images` as.
+    /// Removes the caller's images (every user's for root) that no VM is made of and that have no name, and cached
+    /// layers, which a later pull would download again. Options: `all` b, images with a name too; `dangling` b,
+    /// images alone; `older-than` t, only what is so many seconds old; `larger-than` t, only what takes more bytes
+    /// of the disk; `dry-run` b only tells. The job's result has `count` u, `bytes` t and `images` as.
     #[zbus(out_args("job"))]
     async fn prune_images(
         &self,
@@ -143,11 +153,14 @@ impl ManagerObject {
     ) -> Result<OwnedObjectPath, Error> {
         let mut options = Options::new(options);
         let all = options.take_or_default("all")?;
+        let dangling = options.take_or_default("dangling")?;
+        let older_than = Duration::from_secs(options.take_or_default("older-than")?);
+        let larger_than = options.take_or_default("larger-than")?;
         let dry_run = options.take_or_default("dry-run")?;
         options.finish()?;
         let caller = self.caller(&header).await?;
         check_quota(&self.service, caller.uid)?;
-        let request = Prune { caller: caller.uid, all, dry_run };
+        let request = Prune { caller: caller.uid, all, dangling, older_than, larger_than, dry_run };
         let service = self.service.clone();
         let new = NewJob {
             kind: JobKind::PruneImages,
@@ -155,8 +168,19 @@ impl ManagerObject {
             owner: caller.uid,
             cancellable: false,
         };
-        let job = self.service.jobs.start(new, |job| images::prune(service, request, job)).await?;
+        let job = self.service.jobs.start(new, |job| prune::prune(service, request, job)).await?;
         Ok(job.path())
+    }
+
+    /// How much of the disk banger takes, in bytes: `images`, `images-unused` (of these, what no VM is made of),
+    /// `blobs` (cached layers), `kernels`, `vms`, `other` and `total` t; `images-count` and `vms-count` u. A file
+    /// that several images share counts once; `total` is what `du -s` says of the state folder.
+    #[zbus(out_args("usage"))]
+    async fn disk_usage(&self, options: Dict) -> Result<Dict, Error> {
+        no_options(options)?;
+        let service = self.service.clone();
+        let counted = tokio::task::spawn_blocking(move || usage::usage(&service)).await;
+        Ok(counted.map_err(error::Error::from)??)
     }
 
     /// Takes a kernel in under this name.
@@ -225,7 +249,8 @@ impl ManagerObject {
         let name: Option<VmName> = if name.is_empty() { None } else { Some(name.parse()?) };
         let caller = self.caller(&header).await?;
         let request = asked.resolve(&self.service, name.clone(), &caller)?;
-        let shown = name.map_or_else(|| format!("of image {}", request.image.name), |name| name.to_string());
+        let shown =
+            name.map_or_else(|| format!("of image {}", request.image.called()), |name| name.to_string());
         self.may(&caller, Operation::RunVm, "vm", &shown).await?;
         // While somebody was asked, the image may have gone.
         let request = asked.resolve(&self.service, request.name, &caller)?;

@@ -16,7 +16,7 @@ use banger_agent::ExecRequest;
 use banger_dbus::{Dict, DictWriter, names};
 use banger_guest::{Init, Mac, Network, Process, Settings};
 use banger_image::RunConfig;
-use banger_model::{ImageName, Phase, Slot, Uid, VmId, VmName, VmState};
+use banger_model::{Phase, Slot, Uid, VmId, VmName, VmState};
 use std::sync::Arc;
 
 /// A VM to make.
@@ -105,7 +105,7 @@ pub fn reserve(service: &Service, create: &Create) -> Result<VmRow, Error> {
         let slot = service.store.free_slot()?.ok_or(Error::NoSlot)?;
         let name = match &create.name {
             Some(name) => name.clone(),
-            None => made_up(&create.image.name, ids::random()?)?,
+            None => made_up(&create.image.called(), ids::random()?)?,
         };
         let vm = VmRow {
             id,
@@ -137,8 +137,8 @@ fn name_taken(service: &Service, create: &Create) -> Result<bool, Error> {
 }
 
 /// `<image>-<4 digits>`, cut to the length of a DNS label.
-fn made_up(image: &ImageName, bits: u64) -> Result<VmName, Error> {
-    let stem: String = image.as_str().chars().take(58).collect();
+fn made_up(image: &str, bits: u64) -> Result<VmName, Error> {
+    let stem: String = image.chars().take(58).collect();
     Ok(format!("{}-{:04x}", stem.trim_end_matches('-'), bits & 0xffff).parse()?)
 }
 
@@ -220,11 +220,10 @@ mod tests {
 
     #[test]
     fn made_up_names_are_dns_labels() {
-        let longest = "a".repeat(63).parse().unwrap();
+        let longest = "a".repeat(63);
         assert_eq!(made_up(&longest, 0x12).unwrap().as_str().len(), 63);
-        let name = "debian-bookworm".parse().unwrap();
-        assert_eq!(made_up(&name, 0xa_beef).unwrap().as_str(), "debian-bookworm-beef");
-        let edge = format!("{}-b", "a".repeat(57)).parse().unwrap();
+        assert_eq!(made_up("debian-bookworm", 0xa_beef).unwrap().as_str(), "debian-bookworm-beef");
+        let edge = format!("{}-b", "a".repeat(57));
         assert_eq!(made_up(&edge, 0).unwrap().as_str(), format!("{}-0000", "a".repeat(57)));
     }
 }

@@ -1,7 +1,6 @@
-//! Deleting, pruning and exporting images.
+//! Naming, sharing, deleting and exporting images.
 
 use crate::{
-    disk,
     error::Error,
     jobs::Job,
     service::Service,
@@ -9,8 +8,46 @@ use crate::{
     transfer::{Direction, Peer},
 };
 use banger_dbus::{Dict, DictWriter};
-use banger_model::{ImageId, Phase, Uid};
-use std::{collections::HashSet, fs::File, os::fd::OwnedFd, sync::Arc};
+use banger_model::{ImageId, ImageName, Phase, Uid};
+use std::{fs::File, os::fd::OwnedFd, sync::Arc};
+
+/// Gives an image one more name.
+///
+/// # Errors
+/// [`StoreError::Taken`] when another image has it. That this one has it already is none.
+pub async fn tag(service: &Service, image: &ImageRow, name: &ImageName) -> Result<(), Error> {
+    let _publication = service.publication.lock().await;
+    if service.store.image(image.id)?.is_some_and(|image| image.is_named(name)) {
+        return Ok(());
+    }
+    service.store.tag_image(image.id, name)?;
+    service.image_changed(image.id).await;
+    Ok(())
+}
+
+/// Takes a name away from an image, which stays.
+///
+/// # Errors
+/// [`Error::NotFound`] when it is not called so.
+pub async fn untag(service: &Service, image: &ImageRow, name: &ImageName) -> Result<(), Error> {
+    let _publication = service.publication.lock().await;
+    if !service.store.image(image.id)?.is_some_and(|image| image.is_named(name)) {
+        return Err(Error::NotFound { what: "name of the image", wanted: name.to_string() });
+    }
+    service.store.untag_image(name)?;
+    service.image_changed(image.id).await;
+    Ok(())
+}
+
+/// Lets everybody see and use an image.
+///
+/// # Errors
+/// When the database fails.
+pub async fn share(service: &Service, image: &ImageRow) -> Result<(), Error> {
+    service.store.set_image_private(image.id, false)?;
+    service.image_changed(image.id).await;
+    Ok(())
+}
 
 /// Removes an image.
 ///
@@ -27,11 +64,15 @@ pub async fn delete(
     Ok(Dict::new())
 }
 
-async fn remove(service: &Service, image: &ImageRow, caller: Uid) -> Result<(), Error> {
+/// Removes an image's row, object and folder.
+///
+/// # Errors
+/// As [`delete`].
+pub async fn remove(service: &Service, image: &ImageRow, caller: Uid) -> Result<(), Error> {
     match service.store.remove_image(image.id) {
         Err(StoreError::InUse) => {
             let by = users(service, image.id, caller)?;
-            return Err(Error::InUse { what: "image", name: image.name.to_string(), by });
+            return Err(Error::InUse { what: "image", name: image.called(), by });
         }
         result => result?,
     }
@@ -48,46 +89,6 @@ pub fn users(service: &Service, image: ImageId, caller: Uid) -> Result<Vec<Strin
     let vms = service.store.vms()?.into_iter();
     let of_image = vms.filter(|vm| vm.image == image && (vm.owner == caller || caller == Uid::ROOT));
     Ok(of_image.map(|vm| vm.name.to_string()).collect())
-}
-
-/// What to prune.
-#[derive(Debug, Clone, Copy)]
-pub struct Prune {
-    /// Whose images: this user's, everybody's for root with `all`.
-    pub caller: Uid,
-    /// Unused images too, not only cached blobs.
-    pub all: bool,
-    /// Only tell.
-    pub dry_run: bool,
-}
-
-/// Removes the caller's images that no VM is made of (with `all`), and the cached blobs, which a later pull
-/// would download again.
-///
-/// # Errors
-/// What could not be removed.
-pub async fn prune(service: Arc<Service>, what: Prune, job: Arc<Job>) -> Result<Dict, Error> {
-    job.phase(Phase::Removing);
-    let mut bytes = service.puller.prune_blobs(what.dry_run)?;
-    let mut names = Vec::new();
-    if what.all {
-        let used: HashSet<ImageId> = service.store.vms()?.iter().map(|vm| vm.image).collect();
-        let mine = |image: &ImageRow| image.owner == what.caller || what.caller == Uid::ROOT;
-        for image in service.store.images()?.into_iter().filter(|i| mine(i) && !used.contains(&i.id)) {
-            let held = disk::used(&service.rootfs(image.id));
-            if !what.dry_run {
-                match remove(&service, &image, what.caller).await {
-                    // Somebody made a VM of it meanwhile.
-                    Err(Error::InUse { .. }) => continue,
-                    result => result?,
-                }
-            }
-            bytes.0 += held.0;
-            names.push(image.name.to_string());
-        }
-    }
-    let count = names.len() as u32;
-    Ok(DictWriter::new().with("count", count).with("bytes", bytes).with("images", names).done())
 }
 
 /// Writes an image's filesystem to a client's descriptor.

@@ -6,5 +6,8 @@ pub mod exec;
 pub mod images;
 pub mod kernels;
 pub mod lifecycle;
+pub mod prune;
+pub mod publish;
 pub mod pull;
 pub mod start;
+pub mod usage;

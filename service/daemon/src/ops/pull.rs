@@ -1,16 +1,10 @@
-//! Pulling an image: staged, then published by one rename and one row.
+//! Pulling an image, unless it is here already.
 
-use crate::{
-    error::Error,
-    ids,
-    jobs::Job,
-    kernels,
-    service::Service,
-    store::{ImageRow, StoreError},
-};
+use super::publish::{self, Claim};
+use crate::{error::Error, ids, jobs::Job, kernels, service::Service, store::ImageRow};
 use banger_dbus::{Dict, DictWriter, names};
-use banger_image::{Platform, PullRequest, Pulled, Reference};
-use banger_model::{Bytes, ImageId, ImageName, Phase, Uid};
+use banger_image::{Platform, Progress, PullRequest, ROOTFS, Reference, Resolved};
+use banger_model::{Bytes, ImageId, ImageName, ImageSource, Phase, Uid};
 use std::{path::Path, sync::Arc};
 
 /// What to pull.
@@ -26,20 +20,26 @@ pub struct Pull {
     pub platform: Platform,
     /// For whom.
     pub owner: Uid,
+    /// Whether it comes with credentials, and is its owner's alone therefore.
+    pub private: bool,
 }
 
-/// Refuses a name that an image has, before anything is downloaded.
-///
-/// # Errors
-/// [`StoreError::Taken`].
-pub fn check_name(service: &Service, name: &ImageName) -> Result<(), Error> {
-    match service.store.images()?.iter().any(|image| image.name == *name) {
-        true => Err(StoreError::Taken { what: "an image", name: name.to_string() }.into()),
-        false => Ok(()),
+impl Pull {
+    /// The name that it wants.
+    pub fn claim(&self) -> Claim {
+        Claim { name: self.name.clone(), owner: self.owner, reference: self.reference.to_string() }
+    }
+
+    /// Whether `image` is what would come out of this.
+    fn is(&self, image: &ImageRow, resolved: &Resolved) -> bool {
+        image.digest == resolved.manifest_digest.to_string()
+            && image.platform == resolved.platform.to_string()
+            && self.size.is_none_or(|size| size == image.size)
     }
 }
 
-/// Pulls an image and publishes it.
+/// Pulls an image and publishes it. One that is here under that name already stays as it is; one that is here under
+/// another name shares its filesystem.
 ///
 /// # Errors
 /// Every kind of [`banger_image::ImageError`], no kernel to boot it with, and a name taken meanwhile. Nothing
@@ -47,64 +47,95 @@ pub fn check_name(service: &Service, name: &ImageName) -> Result<(), Error> {
 pub async fn pull(service: Arc<Service>, request: Pull, job: Arc<Job>) -> Result<Dict, Error> {
     // A host on which nothing could ever boot is told before the download.
     kernels::find(&service, &service.config.kernel)?;
-    let id = ImageId::from_bits(ids::random()?);
-    let folder = service.images().join(id.to_string());
-    let staging = folder.with_extension("staging");
-    tokio::fs::create_dir_all(&staging).await.map_err(|e| Error::disk(&staging, e))?;
-    let result = stage_and_publish(&service, &request, id, &staging, &folder, &job).await;
-    if let Err(error) = result {
-        // What is left is removed at the next start at the latest.
-        let _ = tokio::fs::remove_dir_all(&staging).await;
-        return Err(error);
+    let claim = request.claim();
+    let before = claim.check(&service)?;
+    job.phase(Phase::Resolving);
+    let resolved = service.puller.resolve(&request.reference, &request.platform, &job.cancel).await?;
+    if let Some(image) = before.filter(|image| request.is(image, &resolved)) {
+        return Ok(answer(image.id, true));
     }
-    service.show_image(id).await?;
-    Ok(DictWriter::new().with("image", names::path_of(id)).done())
+    // Of several pulls of one image, one makes it, and the others share what it made.
+    job.phase(Phase::Queued);
+    let turn = service.making.turn(&resolved.manifest_digest.to_string());
+    let _turn = tokio::select! {
+        turn = turn.lock() => turn,
+        () = job.cancel.cancelled() => return Err(Error::Cancelled),
+    };
+    if let Some(image) = claim.check(&service)?.filter(|image| request.is(image, &resolved)) {
+        return Ok(answer(image.id, true));
+    }
+    let id = publish::make(&service, &claim, &job, async |id, staging| {
+        match share(&service, &request, &resolved, staging)? {
+            Some(same) => Ok(ImageRow { id, names: vec![request.name.clone()], ..same }),
+            None => fetch(&service, &request, resolved, id, staging, &job).await,
+        }
+    })
+    .await?;
+    Ok(answer(id, false))
 }
 
-async fn stage_and_publish(
+fn answer(id: ImageId, unchanged: bool) -> Dict {
+    DictWriter::new().with("image", names::path_of(id)).with("unchanged", unchanged).done()
+}
+
+/// Takes the filesystem of an image that was made of the same manifest: one file, two names. Nothing ever writes
+/// to an image's filesystem.
+fn share(
     service: &Service,
     request: &Pull,
+    resolved: &Resolved,
+    staging: &Path,
+) -> Result<Option<ImageRow>, Error> {
+    let visible = |image: &ImageRow| !image.private || image.owner == request.owner;
+    let images = service.store.images()?;
+    let pulled = images.into_iter().filter(|image| image.source == ImageSource::Registry && visible(image));
+    for image in pulled.filter(|image| request.is(image, resolved)) {
+        // One that somebody is removing is no longer there to be shared.
+        if std::fs::hard_link(service.rootfs(image.id), staging.join(ROOTFS)).is_ok() {
+            return Ok(Some(ImageRow {
+                reference: request.reference.to_string(),
+                owner: request.owner,
+                private: request.private,
+                created: ids::now().seconds,
+                ..image
+            }));
+        }
+    }
+    Ok(None)
+}
+
+async fn fetch(
+    service: &Service,
+    request: &Pull,
+    resolved: Resolved,
     id: ImageId,
     staging: &Path,
-    folder: &Path,
     job: &Job,
-) -> Result<(), Error> {
+) -> Result<ImageRow, Error> {
     let wanted = PullRequest {
         reference: request.reference.clone(),
         platform: request.platform.clone(),
         size: request.size,
         staging: staging.to_owned(),
-        resolved: None,
+        resolved: Some(resolved),
     };
-    let pulled = service.puller.pull(&wanted, job, &job.cancel).await?;
-    job.phase(Phase::Publishing);
-    if job.cancel.is_cancelled() {
-        return Err(Error::Cancelled);
-    }
-    let row = row(id, request, pulled);
-    let _publication = service.publication.lock().await;
-    check_name(service, &row.name)?;
-    std::fs::rename(staging, folder).map_err(|e| Error::disk(folder, e))?;
-    if let Err(error) = service.store.add_image(&row) {
-        let _ = std::fs::remove_dir_all(folder);
-        return Err(error.into());
-    }
-    Ok(())
-}
-
-fn row(id: ImageId, request: &Pull, pulled: Pulled) -> ImageRow {
-    ImageRow {
+    let pulled = service.puller.pull(&wanted, job as &dyn Progress, &job.cancel).await?;
+    Ok(ImageRow {
         id,
-        name: request.name.clone(),
+        names: vec![request.name.clone()],
+        source: ImageSource::Registry,
         reference: request.reference.to_string(),
         digest: pulled.manifest_digest.to_string(),
         platform: pulled.platform.to_string(),
         size: pulled.size,
         content: pulled.content,
         compressed: pulled.compressed,
-        layers: pulled.layers.len() as u32,
+        layers: pulled.layers,
         config: pulled.config,
         owner: request.owner,
+        private: request.private,
+        signature: String::new(),
+        kernel: String::new(),
         created: ids::now().seconds,
-    }
+    })
 }

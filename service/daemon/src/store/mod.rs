@@ -87,6 +87,16 @@ impl Store {
         }
     }
 
+    /// Several statements that happen together or not at all.
+    fn transaction<T>(&self, act: impl Fn(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.with(|c| {
+            let transaction = c.unchecked_transaction()?;
+            let done = act(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        })
+    }
+
     /// A remembered fact about the host.
     ///
     /// # Errors

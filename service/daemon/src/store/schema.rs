@@ -8,18 +8,26 @@ use rusqlite::Connection;
 const MIGRATIONS: &[&str] = &["
     CREATE TABLE images (
         id TEXT PRIMARY KEY,
-        name TEXT NOT NULL UNIQUE,
+        source TEXT NOT NULL,
         reference TEXT NOT NULL,
         digest TEXT NOT NULL,
         platform TEXT NOT NULL,
         size INTEGER NOT NULL,
         content INTEGER NOT NULL,
         compressed INTEGER NOT NULL,
-        layers INTEGER NOT NULL,
+        layers TEXT NOT NULL,
         config TEXT NOT NULL,
         owner INTEGER NOT NULL,
+        private INTEGER NOT NULL,
+        signature TEXT NOT NULL,
+        kernel TEXT NOT NULL,
         created INTEGER NOT NULL
     ) STRICT;
+    CREATE TABLE image_names (
+        name TEXT NOT NULL UNIQUE,
+        image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE
+    ) STRICT;
+    CREATE INDEX image_names_by_image ON image_names (image);
     CREATE TABLE kernels (
         id TEXT PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,

@@ -10,6 +10,7 @@ mod transfer;
 
 use crate::{Digest, ImageError, manifest::Descriptor, registry::Repository};
 use fetch::Job;
+pub use prune::{PruneBlobs, PrunedBlobs};
 use std::{
     collections::HashMap,
     fs, io,
