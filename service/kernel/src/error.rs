@@ -70,6 +70,12 @@ pub enum KernelError {
         /// What is wrong.
         why: String,
     },
+    /// A package is not one of a kernel, or is damaged.
+    #[error("the kernel package cannot be used: {why}")]
+    Package {
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// The guest's program is not one.
     #[error("the guest program cannot be used as /init: {why}; reinstall banger")]
     Guest {

@@ -51,10 +51,10 @@ impl Compression {
     }
 }
 
-/// Memory that unpacking one module may take beside its output, in bytes; `xz -9` needs 65 MiB.
-const MEMORY: u64 = 128 << 20;
+/// Memory that unpacking may take beside its output, in bytes; `xz -9` needs 65 MiB.
+pub(crate) const MEMORY: u64 = 128 << 20;
 /// The same as a window's size, for zstd.
-const WINDOW_LOG: u32 = 27;
+pub(crate) const WINDOW_LOG: u32 = 27;
 
 /// The module in `packed`, at most `most` bytes, or what is wrong with it.
 pub(crate) fn unpack_module(packed: Vec<u8>, most: u64) -> Result<Vec<u8>, String> {
@@ -97,11 +97,21 @@ fn bounded(reader: impl Read, most: u64) -> io::Result<Vec<u8>> {
 
 /// The release that a module was built for: the first word of `vermagic=` in its `.modinfo` section.
 pub(crate) fn vermagic(module: &[u8]) -> Option<String> {
-    const KEY: &[u8] = b"\0vermagic=";
-    let start = module.windows(KEY.len()).position(|window| window == KEY)? + KEY.len();
-    let rest = module.get(start..(start + 128).min(module.len()))?;
-    let end = rest.iter().position(|b| matches!(b, b' ' | 0))?;
-    std::str::from_utf8(&rest[..end]).ok().filter(|word| !word.is_empty()).map(str::to_owned)
+    let rest = modinfo(module, b"vermagic=")?;
+    let word = rest.split(|b| *b == b' ').next()?;
+    std::str::from_utf8(word).ok().filter(|word| !word.is_empty() && word.len() < 128).map(str::to_owned)
+}
+
+/// The value of `key` (with its `=`) in a module's `.modinfo` section: texts that each end with a zero byte.
+pub(crate) fn modinfo<'a>(module: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
+    let mut rest = module;
+    loop {
+        let end = rest.iter().position(|b| *b == 0)?;
+        if let Some(value) = rest[..end].strip_prefix(key) {
+            return Some(value);
+        }
+        rest = &rest[end + 1..];
+    }
 }
 
 #[cfg(test)]

@@ -63,7 +63,8 @@ name!(
     dns_label
 );
 name!(
-    /// A kernel's name: 1 to 63 of `a-z`, `0-9`, `.`, `_`, `+`, `~` and `-`, starting with a letter or digit.
+    /// A kernel's name: 1 to 63 of letters, digits, `.`, `_`, `+`, `~` and `-`, starting with a letter or digit, as
+    /// distributions' releases are.
     KernelName,
     "kernel name",
     kernel_label
@@ -82,8 +83,8 @@ fn dns_label(text: &str) -> Result<(), &'static str> {
 
 fn kernel_label(text: &str) -> Result<(), &'static str> {
     length(text)?;
-    if !text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-_+~".contains(&b)) {
-        return Err("a name is made of a-z, 0-9, '.', '-', '_', '+' and '~'");
+    if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_+~".contains(&b)) {
+        return Err("a name is made of letters, digits, '.', '-', '_', '+' and '~'");
     }
     if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         return Err("a name starts with a letter or digit");
@@ -115,10 +116,17 @@ mod tests {
 
     #[test]
     fn kernel_names_hold_releases() {
-        for good in ["6.1.0-56-cloud-amd64", "6.12.1+deb13~rc1", "mine_2", "host"] {
+        for good in [
+            "6.1.0-56-cloud-amd64",
+            "6.12.1+deb13~rc1",
+            "6.11.4-301.fc41.x86_64",
+            "6.9.3-MANJARO",
+            "mine_2",
+            "host",
+        ] {
             assert!(good.parse::<KernelName>().is_ok(), "{good:?}");
         }
-        for bad in ["", ".", "..", "-x", "a/b", "A", &"1".repeat(64)] {
+        for bad in ["", ".", "..", "-x", "a/b", "a b", "ä", "a\n", &"1".repeat(64)] {
             assert!(bad.parse::<KernelName>().is_err(), "{bad:?}");
         }
     }
