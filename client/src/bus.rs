@@ -3,7 +3,11 @@
 use crate::error::Error;
 use banger_dbus::{
     Dict, ExecProxy, ImageProxy, JobProxy, KernelProxy, ManagerProxy, Object, VMProxy, names,
-    zbus::{self, Connection, OwnedObjectPath, proxy::CacheProperties},
+    zbus::{
+        self, Connection, OwnedObjectPath, Variant,
+        fdo::{PropertiesChanged, PropertiesChangedStream, PropertiesProxy},
+        proxy::CacheProperties,
+    },
 };
 
 /// No options.
@@ -74,6 +78,28 @@ proxies! {
 /// None that can happen; the path is a constant.
 pub async fn manager(connection: &Connection) -> Result<ManagerProxy<'static>, Error> {
     Ok(ManagerProxy::builder(connection).cache_properties(CacheProperties::No).build().await?)
+}
+
+/// What the service tells of a job's properties as they change.
+///
+/// # Errors
+/// [`Error::Bus`] if the bus is gone.
+pub async fn job_changes(job: &JobProxy<'_>) -> Result<PropertiesChangedStream, Error> {
+    let properties = PropertiesProxy::builder(job.inner().connection())
+        .destination(names::SERVICE)
+        .path(job.inner().path().to_owned())
+        .cache_properties(CacheProperties::No)
+        .build()
+        .await?;
+    Ok(properties.receive_properties_changed_with_args(&[(0, names::JOB_INTERFACE)]).await?)
+}
+
+/// The number of entries written, if this change tells it.
+pub fn entries_in(change: &PropertiesChanged) -> Option<u64> {
+    match change.args().ok()?.changed_properties.get("Entries") {
+        Some(Variant::U64(entries)) => Some(*entries),
+        _ => None,
+    }
 }
 
 /// The VM of this name, id or prefix of an id.

@@ -112,6 +112,8 @@ async fn watch(
     // missed at all: a job that has ended answers at once.
     let options = bus::none();
     let mut steps = signals.guard(job.receive_progress()).await?;
+    let mut changes = signals.guard(bus::job_changes(job)).await?;
+    let mut entries = 0;
     if interrupted.is_some() {
         cancel(job).await;
     }
@@ -139,13 +141,16 @@ async fn watch(
             step = &mut state, if !read => {
                 read = true;
                 if let Some(step) = step {
+                    entries = entries.max(step.entries);
                     progress.show(&step);
                 }
             }
+            Some(change) = changes.next() => entries = bus::entries_in(&change).unwrap_or(entries),
             Some(signal) = steps.next() => {
                 read = true;
                 if let Ok(told) = signal.args() {
-                    progress.show(&Step { phase: told.phase.to_owned(), done: told.done, total: told.total });
+                    let (phase, done, total) = (told.phase.to_owned(), told.done, told.total);
+                    progress.show(&Step { phase, done, total, entries });
                 }
             }
             result = &mut end => return ended(result, interrupted),
@@ -155,8 +160,10 @@ async fn watch(
 
 /// Where the job is now. It is for show: what cannot be read is not shown.
 async fn state(job: &JobProxy<'_>) -> Option<Step> {
-    let (phase, done, total) = tokio::join!(job.phase(), job.done(), job.total());
-    Some(Step { phase: phase.ok()?, done: done.ok()?, total: total.ok()? })
+    let (phase, done, total, entries) = tokio::join!(job.phase(), job.done(), job.total(), job.entries());
+    // An older service does not count entries.
+    let entries = entries.unwrap_or(0);
+    Some(Step { phase: phase.ok()?, done: done.ok()?, total: total.ok()?, entries })
 }
 
 /// A job that has ended meanwhile, or cannot be cancelled, tells so by its result.

@@ -22,6 +22,8 @@ pub struct Step {
     pub done: u64,
     /// How much it has; 0 if it counts nothing.
     pub total: u64,
+    /// Files, directories and links written into an image so far.
+    pub entries: u64,
 }
 
 impl Step {
@@ -59,8 +61,18 @@ impl Step {
             (done, 0) => format!("{} {}", self.words(), amount(done)),
             (done, total) => {
                 let percent = (u128::from(done.min(total)) * 100) / u128::from(total);
-                format!("{} {} of {} ({percent}%)", self.words(), amount(done), amount(total))
+                let counted = format!("{} {} of {} ({percent}%)", self.words(), amount(done), amount(total));
+                counted + &self.written()
             }
+        }
+    }
+
+    /// What the phase has written into an image, as the end of a line.
+    fn written(&self) -> String {
+        match (self.phase.as_str(), self.entries) {
+            ("pulling" | "importing", 1) => ", 1 file".to_owned(),
+            ("pulling" | "importing", files @ 2..) => format!(", {files} files"),
+            _ => String::new(),
         }
     }
 }
@@ -167,8 +179,13 @@ impl Bars {
             self.close();
             let bar = self.all.add(ProgressBar::new(step.total));
             bar.set_style(style(step));
-            bar.set_prefix(self.subject.clone());
-            bar.set_message(step.words().to_owned());
+            match step.total > 0 && step.counts_bytes() {
+                true => bar.set_prefix(format!("{}: {}", self.subject, step.words())),
+                false => {
+                    bar.set_prefix(self.subject.clone());
+                    bar.set_message(step.words().to_owned());
+                }
+            }
             if step.total == 0 {
                 bar.enable_steady_tick(TICK);
             }
@@ -177,6 +194,9 @@ impl Bars {
         if let Some((bar, _)) = &self.bar {
             bar.set_length(step.total);
             bar.set_position(step.done);
+            if step.total > 0 && step.counts_bytes() {
+                bar.set_message(step.written());
+            }
         }
     }
 
@@ -199,7 +219,7 @@ fn template(step: &Step) -> &'static str {
     match (step.total, step.counts_bytes()) {
         (0, _) => "{prefix}: {spinner} {msg} {elapsed}",
         (_, true) => {
-            "{prefix}: {msg} [{bar:30}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}"
+            "{prefix} [{bar:30}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}{msg}"
         }
         (_, false) => "{prefix}: {msg} [{bar:30}] {pos} of {len}",
     }
@@ -218,7 +238,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn step(phase: &str, done: u64, total: u64) -> Step {
-        Step { phase: phase.into(), done, total }
+        Step { phase: phase.into(), done, total, entries: 0 }
     }
 
     #[test]
@@ -232,6 +252,12 @@ mod tests {
             (step("pulling", 9, 3), "pulling 9 B of 3 B (100%)"),
         ] {
             assert_eq!(step.line(), line);
+        }
+        for (entries, line) in
+            [(1, "pulling 1 B of 4 B (25%), 1 file"), (51_000, "pulling 1 B of 4 B (25%), 51000 files")]
+        {
+            assert_eq!(Step { entries, ..step("pulling", 1, 4) }.line(), line);
+            assert_eq!(Step { entries, ..step("writing", 0, 0) }.line(), "writing the filesystem");
         }
     }
 

@@ -203,6 +203,8 @@ info! {
             done: u64 = "done",
             /// How much the phase has; 0 if it counts nothing.
             total: u64 = "total",
+            /// Files, directories and links written into an image so far.
+            entries: u64 = "entries",
         }
         may {
             /// What went wrong.

@@ -260,6 +260,10 @@ pub trait Job {
     #[zbus(property)]
     fn total(&self) -> Result<u64>;
 
+    /// Files, directories and links written into an image so far; 0 if it makes none.
+    #[zbus(property)]
+    fn entries(&self) -> Result<u64>;
+
     /// Whether cancelling has an effect now.
     #[zbus(property)]
     fn cancellable(&self) -> Result<bool>;

@@ -59,6 +59,11 @@ fn subject(job: &JobInfo) -> String {
     format!("{} {}", job.kind, job.subject).trim_end().to_owned()
 }
 
+/// Where a job is.
+fn step(job: &JobInfo) -> Step {
+    Step { phase: job.phase.clone(), done: job.done, total: job.total, entries: job.entries }
+}
+
 async fn jobs(context: &mut Context) -> Result<Vec<JobInfo>, Error> {
     let manager = context.manager().await?;
     let listed = context.signals.guard(manager.list_jobs(&bus::none())).await?;
@@ -87,10 +92,9 @@ async fn list(context: &mut Context, format: Format) -> Result<(), Error> {
         return output::print_json(&jobs);
     }
     let row = |job: &JobInfo| {
-        let step = Step { phase: job.phase.clone(), done: job.done, total: job.total };
         let what = match (&job.error, job.state.as_str()) {
             (Some(error), _) => error.clone(),
-            (None, "running" | "cancelling") => step.line(),
+            (None, "running" | "cancelling") => step(job).line(),
             _ => "-".into(),
         };
         vec![job.id.to_string(), job.kind.clone(), output::or_dash(&job.subject), job.state.clone(), what]
@@ -108,9 +112,8 @@ async fn watch_all(context: &mut Context) -> Result<(), Error> {
     for job in
         jobs(context).await?.iter().filter(|job| matches!(job.state.as_str(), "running" | "cancelling"))
     {
-        let step = Step { phase: job.phase.clone(), done: job.done, total: job.total };
         let mut lines = Lines::new(&subject(job));
-        if let Some(line) = lines.next(&step, Instant::now()) {
+        if let Some(line) = lines.next(&step(job), Instant::now()) {
             output::print_line(&line)?;
         }
         known.insert(job.id.path(), lines);
@@ -127,7 +130,7 @@ async fn watch_all(context: &mut Context) -> Result<(), Error> {
             )));
         };
         let Ok(told) = step.args() else { continue };
-        let step = Step { phase: told.phase.to_owned(), done: told.done, total: told.total };
+        let step = Step { phase: told.phase.to_owned(), done: told.done, total: told.total, entries: 0 };
         if !known.contains_key(&told.job) {
             let lines = Lines::new(&name(context, &told.job).await?);
             known.insert(told.job.clone(), lines);

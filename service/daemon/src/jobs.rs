@@ -35,6 +35,8 @@ pub struct Status {
     pub done: u64,
     /// How much there is; 0 when that is not known.
     pub total: u64,
+    /// Files, directories and links written into an image so far.
+    pub entries: u64,
     /// How it ended.
     pub result: Option<Result<Dict, banger_dbus::Error>>,
 }
@@ -82,6 +84,15 @@ impl Job {
         self.status.send_if_modified(|s| {
             let forward = done > s.done;
             s.done = s.done.max(done);
+            forward
+        });
+    }
+
+    /// Says how many files, directories and links the image has by now. Never goes back, whatever the phase.
+    pub fn entries(&self, written: u64) {
+        self.status.send_if_modified(|s| {
+            let forward = written > s.entries;
+            s.entries = s.entries.max(written);
             forward
         });
     }
@@ -146,6 +157,10 @@ impl banger_image::Progress for Job {
     fn advance(&self, done: u64) {
         Job::advance(self, done);
     }
+
+    fn entries(&self, written: u64) {
+        Job::entries(self, written);
+    }
 }
 
 /// What a job is started with.
@@ -196,8 +211,14 @@ impl Jobs {
         W: Future<Output = Result<Dict, Error>> + Send + 'static,
     {
         let NewJob { kind, subject, owner, cancellable } = new;
-        let status =
-            Status { state: JobState::Running, phase: Phase::Queued, done: 0, total: 0, result: None };
+        let status = Status {
+            state: JobState::Running,
+            phase: Phase::Queued,
+            done: 0,
+            total: 0,
+            entries: 0,
+            result: None,
+        };
         let job = Arc::new(Job {
             id: JobId::from_bits(ids::ascending()?),
             kind,

@@ -87,6 +87,7 @@ pub fn job(job: &Job) -> JobInfo {
         phase: status.phase.as_str().to_owned(),
         done: status.done,
         total: status.total,
+        entries: status.entries,
         error: status.result.and_then(Result::err).map(|error| error.to_string()),
     }
 }

@@ -152,6 +152,16 @@ pub enum Unsafe {
         /// What is wrong.
         why: String,
     },
+    /// A blob is longer or shorter than its descriptor says.
+    #[error("blob {} has {actual} bytes, and {declared} are declared", blob.short())]
+    Length {
+        /// The blob.
+        blob: Digest,
+        /// Bytes that the manifest says.
+        declared: u64,
+        /// Bytes that came; of one that is too long, as many as showed it.
+        actual: u64,
+    },
     /// A layer is not a sound archive.
     #[error("layer {layer} is damaged: {why}")]
     Archive {

@@ -13,6 +13,9 @@ pub trait Progress: Send + Sync {
     /// A byte counts half when it has arrived and half when what it held is in the image, so that both a slow
     /// network and a slow disk show.
     fn advance(&self, done: u64);
+    /// So many files, directories and links are in the image; never less than the last time. Said before the
+    /// [`Progress::advance`] of the same moment, and once more when the last layer is merged.
+    fn entries(&self, _written: u64) {}
 }
 
 /// Nobody is interested.

@@ -6,7 +6,7 @@ use crate::{
     config::ImageConfig,
     manifest::{Descriptor, Document, Manifest},
     registry::{Http, Repository},
-    rootfs::LARGEST,
+    rootfs::{Entries, LARGEST},
     space,
     unfinished::{Unfinished, options},
     unpack::{Source, unpack},
@@ -287,17 +287,19 @@ impl Puller {
         let sources = Arc::new(sources);
         let read = Arc::new(AtomicU64::new(0));
         let options = options(request.size, resolved);
+        let entries = Entries::default();
         let mut merging = spawn_blocking({
             let (sources, limits, cancel, read) =
                 (sources.clone(), self.limits, cancel.clone(), read.clone());
+            let entries = entries.clone();
             let path = request.staging.join(ROOTFS);
             move || {
-                let unfinished = Unfinished::create(path, options)?;
+                let unfinished = Unfinished::create(path, options, entries)?;
                 unfinished.fill(|rootfs| unpack(&sources, rootfs, &limits, &cancel, &read))
             }
         });
         let total = resolved.compressed().0;
-        let mut told = 0;
+        let mut told = (0, 0);
         let mut tick = tokio::time::interval(TICK);
         let merged = loop {
             tokio::select! {
@@ -305,9 +307,10 @@ impl Puller {
                 _ = tick.tick() => {
                     let arrived: u64 = sources.iter().map(|source| source.blob.available()).sum();
                     let done = ((arrived + read.load(Ordering::Relaxed)) / 2).min(total);
-                    if done > told {
-                        told = done;
-                        progress.advance(done);
+                    if (done, entries.written()) > told || entries.written() > told.1 {
+                        told = (done.max(told.0), entries.written());
+                        progress.entries(told.1);
+                        progress.advance(told.0);
                     }
                 }
             }
@@ -329,7 +332,10 @@ impl Puller {
                     source.blob.release().await;
                 }
             }
-            _ => progress.advance(total),
+            _ => {
+                progress.entries(entries.written());
+                progress.advance(total);
+            }
         }
         merged
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     ImageError, Unsupported,
-    entry::{BodySink, Entries, Leaf},
+    entry::{self, BodySink, Leaf},
     error::shorten,
     merge::Sink,
 };
@@ -11,21 +11,41 @@ use banger_model::Bytes;
 use std::{
     io::{Seek, Write},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// The largest filesystem of 4 KiB blocks: 16 TiB.
 pub(crate) const LARGEST: Bytes = Bytes::gib(16 << 10);
 
+/// How many names have been put into a filesystem, to be read while it is written. One that is taken away again by its
+/// own layer stays counted, so it never goes back.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Entries(Arc<AtomicU64>);
+
+impl Entries {
+    pub(crate) fn written(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn one_more(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// A filesystem that is being written.
 pub(crate) struct Rootfs<W: Write + Seek> {
     pub writer: Writer<W>,
     path: PathBuf,
+    entries: Entries,
 }
 
 impl<W: Write + Seek> Rootfs<W> {
-    /// Fills `writer`, whose output is the file `path`.
-    pub(crate) fn new(writer: Writer<W>, path: &Path) -> Self {
-        Self { writer, path: path.to_owned() }
+    /// Fills `writer`, whose output is the file `path`, and counts what it puts in.
+    pub(crate) fn new(writer: Writer<W>, path: &Path, entries: Entries) -> Self {
+        Self { writer, path: path.to_owned(), entries }
     }
 }
 
@@ -95,6 +115,7 @@ impl<W: Write + Seek> Sink for Rootfs<W> {
         name: &[u8],
         metadata: Metadata,
     ) -> Result<NodeId, ImageError> {
+        self.entries.one_more();
         self.writer
             .add_dir(parent, name, known_attributes(metadata))
             .map_err(|e| failed(e, &self.path, shorten(name)))
@@ -106,8 +127,9 @@ impl<W: Write + Seek> Sink for Rootfs<W> {
         name: &[u8],
         metadata: Metadata,
         leaf: &Leaf,
-        entries: &mut dyn Entries,
+        entries: &mut dyn entry::Entries,
     ) -> Result<NodeId, ImageError> {
+        self.entries.one_more();
         let metadata = known_attributes(metadata);
         let writer = &mut self.writer;
         match leaf {
@@ -131,6 +153,7 @@ impl<W: Write + Seek> Sink for Rootfs<W> {
     }
 
     fn link(&mut self, parent: NodeId, name: &[u8], node: NodeId) -> Result<(), ImageError> {
+        self.entries.one_more();
         self.writer.link(parent, name, node).map_err(|e| failed(e, &self.path, shorten(name)))
     }
 

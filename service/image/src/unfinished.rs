@@ -2,7 +2,7 @@
 
 use crate::{
     ImageError, Resolved,
-    rootfs::{self, Rootfs},
+    rootfs::{self, Entries, Rootfs},
     space,
 };
 use banger_ext4::{Ext4Error, Options, Size, Summary, Timestamp, Writer};
@@ -53,14 +53,14 @@ impl Drop for Guard {
 }
 
 impl Unfinished {
-    /// Makes the file, which must not be there.
-    pub(crate) fn create(path: PathBuf, options: Options) -> Result<Self, ImageError> {
+    /// Makes the file, which must not be there; `entries` counts what is put in.
+    pub(crate) fn create(path: PathBuf, options: Options, entries: Entries) -> Result<Self, ImageError> {
         let mut create = OpenOptions::new();
         let create = create.read(true).write(true).create_new(true).mode(0o600);
         let file = Arc::new(create.open(&path).map_err(|e| ImageError::io("create", &path, e))?);
         let guard = Guard { path, keep: false };
         let writer = Writer::new(Arc::clone(&file), options).map_err(|e| failed(e, &guard.path))?;
-        Ok(Self { rootfs: Rootfs::new(writer, &guard.path), file, guard })
+        Ok(Self { rootfs: Rootfs::new(writer, &guard.path, entries), file, guard })
     }
 
     /// Puts the files in.

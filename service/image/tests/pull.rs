@@ -382,7 +382,7 @@ async fn documents_that_lie() {
     image.manifest["config"]["size"] = json!(3);
     registry.put_image("1", &image);
     let error = client.pull(registry.reference(":1")).await.unwrap_err();
-    assert!(matches!(error, ImageError::DigestMismatch { .. }), "{error}");
+    assert!(matches!(error, ImageError::Unsafe(Unsafe::Length { declared: 3, .. })), "{error}");
 }
 
 #[tokio::test]

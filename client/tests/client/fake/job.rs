@@ -58,6 +58,7 @@ impl Job {
             phase: "resolving".into(),
             done: 0,
             total: 0,
+            entries: 0,
             error: None,
         }
     }

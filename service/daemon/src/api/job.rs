@@ -24,6 +24,10 @@ impl JobObject {
 
     /// Tells a status, and what changed since the one told before.
     pub async fn announce(&self, emitter: &SignalEmitter<'_>, status: &Status, before: Option<&Status>) {
+        // Before the progress of the same moment, so that whoever shows both shows what belongs together.
+        if before.map(|s| s.entries) != Some(status.entries) {
+            log_failure(self.entries_changed(emitter).await);
+        }
         if before.map(|s| (s.phase, s.done, s.total)) != Some((status.phase, status.done, status.total)) {
             let phase = status.phase.as_str();
             log_failure(Self::progress(emitter, phase, status.done, status.total).await);
@@ -112,6 +116,13 @@ impl JobObject {
     #[zbus(property)]
     fn total(&self) -> u64 {
         self.job.status().total
+    }
+
+    /// How many files, directories and links are written into the image so far; 0 where the job makes none. Never
+    /// goes back.
+    #[zbus(property)]
+    fn entries(&self) -> u64 {
+        self.job.status().entries
     }
 
     /// How far the job is; at most ten times a second.

@@ -2,7 +2,7 @@
 
 use super::{remove, transfer::Transfer};
 use crate::{
-    Digest, ImageError,
+    Digest, ImageError, Unsafe,
     manifest::Descriptor,
     registry::{Failure, Repository},
 };
@@ -70,13 +70,16 @@ impl Job {
         let length = file.metadata().map_err(|e| ImageError::io("read", &self.path, e))?.len();
         let (read, transfer, expected) =
             (file.clone(), self.transfer.clone(), self.descriptor.digest.clone());
-        let sound = length == self.descriptor.size
-            && matches!(
-                spawn_blocking(move || hash(&read, &expected, &transfer)).await,
-                Ok(Ok(actual)) if actual == self.descriptor.digest
-            );
+        let sound = matches!(
+            spawn_blocking(move || hash(&read, &expected, &transfer)).await,
+            Ok(Ok(actual)) if actual == self.descriptor.digest
+        );
         if self.transfer.cancel.is_cancelled() {
             return Err(ImageError::Cancelled);
+        }
+        if sound && length != self.descriptor.size {
+            // The manifest lies about a good blob, which others may need.
+            return Err(self.length(length));
         }
         if sound {
             self.transfer.advance(&file, length);
@@ -124,7 +127,7 @@ impl Job {
             if failures >= self.retries {
                 return Err(match failure {
                     Some((error, _)) => error,
-                    None => self.mismatch(format!("only {offset} of {size} bytes")),
+                    None => self.length(offset),
                 });
             }
             let wait = failure.and_then(|(_, wait)| wait);
@@ -136,8 +139,7 @@ impl Job {
     /// One connection: sends what it brings after `offset`, and moves that.
     async fn connection(&self, offset: &mut u64, to: &mpsc::Sender<Bytes>) -> Result<(), Failure> {
         let size = self.descriptor.size;
-        let too_long =
-            |length: u64| Failure::Final(self.mismatch(format!("{length} bytes instead of {size}")));
+        let too_long = |length: u64| Failure::Final(self.length(length));
         let mut stream = self.repository.blob(&self.descriptor.digest, *offset).await?;
         if let Some(length) = stream.size.filter(|length| *length != size) {
             return Err(too_long(length));
@@ -162,6 +164,11 @@ impl Job {
                 return Ok(());
             }
         }
+    }
+
+    fn length(&self, actual: u64) -> ImageError {
+        let Descriptor { digest, size } = &self.descriptor;
+        Unsafe::Length { blob: digest.clone(), declared: *size, actual }.into()
     }
 
     fn mismatch(&self, actual: String) -> ImageError {
