@@ -43,7 +43,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let platform = arguments.next().map_or(Ok(Platform::host()), |text| text.parse())?;
     let _ = fs::remove_file(folder.join(ROOTFS));
     let puller = Puller::new(folder.join("blobs"), Limits::default())?;
-    let request = PullRequest { reference, platform, size: None, staging: folder, resolved: None };
+    let request =
+        PullRequest { reference, platform, size: None, staging: folder, resolved: None, login: None };
     let clock = Clock { start: Instant::now(), phases: Mutex::default() };
     let cancel = CancellationToken::new();
     let on_signal = cancel.clone();

@@ -33,5 +33,5 @@ pub use error::{ImageError, Unsafe, Unsupported};
 pub use limits::Limits;
 pub use platform::Platform;
 pub use progress::{Progress, Silent};
-pub use puller::{Layer, PullRequest, Pulled, Puller, ROOTFS, Resolved};
+pub use puller::{Layer, Login, PullRequest, Pulled, Puller, ROOTFS, Resolved};
 pub use reference::Reference;

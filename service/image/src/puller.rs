@@ -11,7 +11,7 @@ use crate::{
     unfinished::{Unfinished, options},
     unpack::{Source, unpack},
 };
-use banger_model::{Bytes, Phase};
+use banger_model::{Bytes, Credentials, Phase, Uid};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
@@ -50,8 +50,19 @@ pub struct PullRequest {
     pub size: Option<Bytes>,
     /// An existing empty folder, in which `rootfs.ext4` is made. It is empty again after a failure.
     pub staging: PathBuf,
-    /// What [`Puller::resolve`] answered for this reference, when it has been asked already.
+    /// What [`Puller::resolve`] answered for this reference and login, when it has been asked already.
     pub resolved: Option<Resolved>,
+    /// What the registry is shown; `None` pulls what everybody may.
+    pub login: Option<Login>,
+}
+
+/// Credentials, and whose they are: what they bring is cached for that user alone.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// The user.
+    pub owner: Uid,
+    /// What the registry is shown.
+    pub credentials: Credentials,
 }
 
 /// What a reference means at the moment.
@@ -150,9 +161,11 @@ impl Puller {
         &self,
         reference: &Reference,
         platform: &Platform,
+        login: Option<&Login>,
         cancel: &CancellationToken,
     ) -> Result<Resolved, ImageError> {
-        let repository = Arc::new(Repository::new(Arc::clone(&self.http), reference.clone(), self.limits));
+        let (http, login) = (Arc::clone(&self.http), login.cloned());
+        let repository = Arc::new(Repository::new(http, reference.clone(), login, self.limits));
         let (manifest_digest, manifest) =
             unless(cancel, self.find_manifest(&repository, &reference.manifest_name(), platform)).await?;
         let config = self.config(&repository, &manifest, cancel).await?;
@@ -206,7 +219,7 @@ impl Puller {
         manifest: &Manifest,
         cancel: &CancellationToken,
     ) -> Result<ImageConfig, ImageError> {
-        let blob = self.get(&manifest.config, repository, &Arc::new(Semaphore::new(1)));
+        let blob = self.get(&manifest.config, repository, &Arc::new(Semaphore::new(1)))?;
         let ready = unless(cancel, blob.ready()).await;
         let mut reader = blob.reader(cancel, &Arc::default());
         let read = spawn_blocking(move || {
@@ -221,7 +234,12 @@ impl Puller {
         config
     }
 
-    fn get(&self, descriptor: &Descriptor, repository: &Arc<Repository>, slots: &Arc<Semaphore>) -> Blob {
+    fn get(
+        &self,
+        descriptor: &Descriptor,
+        repository: &Arc<Repository>,
+        slots: &Arc<Semaphore>,
+    ) -> Result<Blob, ImageError> {
         self.blobs.get(descriptor, repository, slots, self.limits.retries)
     }
 
@@ -244,10 +262,14 @@ impl Puller {
         progress.phase(Phase::Resolving);
         let resolved = match &request.resolved {
             Some(resolved) => resolved.clone(),
-            None => self.resolve(&request.reference, &request.platform, &cancel).await?,
+            None => {
+                let PullRequest { reference, platform, login, .. } = request;
+                self.resolve(reference, platform, login.as_ref(), &cancel).await?
+            }
         };
         let compressed = resolved.compressed();
-        let missing = resolved.layers.iter().filter(|layer| !self.blobs.has(&layer.descriptor()));
+        let scope = resolved.repository.scope();
+        let missing = resolved.layers.iter().filter(|layer| !self.blobs.has(scope, &layer.descriptor()));
         let missing = Bytes(missing.map(|layer| layer.compressed.0).sum());
         space::check(self.blobs.folder(), missing, &request.staging, compressed)?;
 
@@ -281,7 +303,7 @@ impl Puller {
         let mut sources: Vec<Source> = Vec::new();
         // The newest layer is merged first, so it is fetched first.
         for layer in resolved.layers.iter().rev() {
-            let blob = self.get(&layer.descriptor(), &resolved.repository, &slots);
+            let blob = self.get(&layer.descriptor(), &resolved.repository, &slots)?;
             sources.insert(0, Source { layer: layer.clone(), blob });
         }
         let sources = Arc::new(sources);

@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, a file or a socket, so everything here is tested by table.
 
 mod bytes;
+mod credentials;
 mod error;
 mod id;
 mod image;
@@ -13,6 +14,7 @@ mod spec;
 mod vm;
 
 pub use bytes::Bytes;
+pub use credentials::Credentials;
 pub use error::ModelError;
 pub use id::{ExecId, ImageId, JobId, KernelId, VmId};
 pub use image::ImageSource;

@@ -62,8 +62,12 @@ pub async fn prune(service: Arc<Service>, what: Prune, job: Arc<Job>) -> Result<
     }
     let mut count = images.len() as u32;
     if !what.dangling {
-        let blobs =
-            PruneBlobs { older_than: what.older_than, larger_than: what.larger_than, dry_run: what.dry_run };
+        let blobs = PruneBlobs {
+            owner: (what.caller != Uid::ROOT).then_some(what.caller),
+            older_than: what.older_than,
+            larger_than: what.larger_than,
+            dry_run: what.dry_run,
+        };
         let pruned = service.puller.prune_blobs(&blobs)?;
         count += pruned.count;
         bytes.0 += pruned.bytes.0;

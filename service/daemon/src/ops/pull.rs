@@ -50,7 +50,7 @@ pub async fn pull(service: Arc<Service>, request: Pull, job: Arc<Job>) -> Result
     let claim = request.claim();
     let before = claim.check(&service)?;
     job.phase(Phase::Resolving);
-    let resolved = service.puller.resolve(&request.reference, &request.platform, &job.cancel).await?;
+    let resolved = service.puller.resolve(&request.reference, &request.platform, None, &job.cancel).await?;
     if let Some(image) = before.filter(|image| request.is(image, &resolved)) {
         return Ok(answer(image.id, true));
     }
@@ -118,6 +118,7 @@ async fn fetch(
         size: request.size,
         staging: staging.to_owned(),
         resolved: Some(resolved),
+        login: None,
     };
     let pulled = service.puller.pull(&wanted, job as &dyn Progress, &job.cancel).await?;
     Ok(ImageRow {

@@ -31,6 +31,8 @@ pub(super) struct Job {
     pub transfer: Arc<Transfer>,
     /// How often in a row a connection may break off.
     pub retries: u32,
+    /// Where the cache may have it.
+    pub cached: Vec<PathBuf>,
     /// The blob's name in the cache, and the name until it is whole.
     pub path: PathBuf,
     pub partial: PathBuf,
@@ -51,8 +53,10 @@ impl Job {
 
     async fn bring(&self, slots: &Semaphore) -> Result<(), ImageError> {
         let _slot = slots.acquire().await.map_err(|_| ImageError::Cancelled)?;
-        if self.cached().await? {
-            return Ok(());
+        for path in &self.cached {
+            if self.cached(path).await? {
+                return Ok(());
+            }
         }
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create_new(true).mode(0o600);
@@ -61,13 +65,13 @@ impl Job {
         fs::rename(&self.partial, &self.path).map_err(|e| ImageError::io("rename", &self.partial, e))
     }
 
-    /// Whether the cache has the blob. One that is damaged is removed.
-    async fn cached(&self) -> Result<bool, ImageError> {
-        let file = match File::open(&self.path) {
+    /// Whether the cache has the blob as this file. One that is damaged is removed.
+    async fn cached(&self, path: &Path) -> Result<bool, ImageError> {
+        let file = match File::open(path) {
             Ok(file) => Arc::new(file),
             Err(_) => return Ok(false),
         };
-        let length = file.metadata().map_err(|e| ImageError::io("read", &self.path, e))?.len();
+        let length = file.metadata().map_err(|e| ImageError::io("read", path, e))?.len();
         let (read, transfer, expected) =
             (file.clone(), self.transfer.clone(), self.descriptor.digest.clone());
         let sound = matches!(
@@ -86,7 +90,7 @@ impl Job {
             return Ok(true);
         }
         tracing::warn!(blob = %self.descriptor.digest, "a cached blob is damaged and downloaded again");
-        remove(&self.path)?;
+        remove(path)?;
         Ok(false)
     }
 

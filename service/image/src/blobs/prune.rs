@@ -1,10 +1,10 @@
 //! Makes room: removes blobs that a later pull would bring again.
 
-use super::{Blobs, PARTIAL, remove};
+use super::{Blobs, PARTIAL, remove, scope::folders};
 use crate::ImageError;
-use banger_model::Bytes;
+use banger_model::{Bytes, Uid};
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::MetadataExt,
     time::{Duration, SystemTime},
 };
@@ -12,6 +12,8 @@ use std::{
 /// Which blobs go.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PruneBlobs {
+    /// Those that are public and those of this user; `None` is everybody's.
+    pub owner: Option<Uid>,
     /// Only those that arrived longer ago.
     pub older_than: Duration,
     /// Only those that take more of the disk.
@@ -38,9 +40,12 @@ impl Blobs {
     pub(crate) fn prune(&self, what: &PruneBlobs) -> Result<PrunedBlobs, ImageError> {
         let mut pruned = PrunedBlobs::default();
         let now = SystemTime::now();
-        for algorithm in ["sha256", "sha512"] {
-            let folder = self.folder.join(algorithm);
-            for entry in fs::read_dir(&folder).map_err(|e| ImageError::io("read", &folder, e))? {
+        for folder in folders(&self.folder, what.owner)? {
+            let entries = match fs::read_dir(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries.map_err(|e| ImageError::io("read", &folder, e))?,
+            };
+            for entry in entries {
                 let entry = entry.map_err(|e| ImageError::io("read", &folder, e))?;
                 // One that has just gone takes nothing.
                 let Ok(metadata) = entry.metadata() else { continue };
@@ -87,5 +92,34 @@ mod tests {
         assert_eq!(blobs.prune(&PruneBlobs::default()).unwrap(), counted);
         assert!(!whole.exists() && partial.exists());
         assert_eq!(blobs.prune(&PruneBlobs::default()).unwrap(), PrunedBlobs::default());
+    }
+
+    #[test]
+    fn a_user_prunes_what_is_his_and_what_is_everybodys() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path().to_owned()).unwrap();
+        let of = |owner| blobs.prune(&PruneBlobs { owner, ..PruneBlobs::default() }).unwrap();
+        let [public, mine, other] = ["sha256", "users/1000/sha256", "users/1001/sha512"].map(|name| {
+            let scope = folder.path().join(name);
+            fs::create_dir_all(&scope).unwrap();
+            fs::write(scope.join("aa"), vec![1; 10_000]).unwrap();
+            scope.join("aa")
+        });
+        assert_eq!(of(Some(Uid(1000))).count, 2);
+        assert!(!public.exists() && !mine.exists() && other.exists());
+        assert_eq!(of(Some(Uid(1000))).count, 0);
+        assert_eq!(of(None).count, 1);
+        assert!(!other.exists());
+    }
+
+    #[test]
+    fn what_is_unfinished_goes_from_every_scope_at_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let scope = folder.path().join("users/1000/sha256");
+        fs::create_dir_all(&scope).unwrap();
+        fs::write(scope.join("aa.0.partial"), "x").unwrap();
+        fs::write(scope.join("bb"), "x").unwrap();
+        Blobs::open(folder.path().to_owned()).unwrap();
+        assert!(!scope.join("aa.0.partial").exists() && scope.join("bb").exists());
     }
 }

@@ -8,7 +8,7 @@
 mod challenge;
 mod http;
 
-use crate::{Digest, ImageError, Limits, Reference, Unsafe, manifest::ACCEPT};
+use crate::{Digest, ImageError, Limits, Login, Reference, Unsafe, blobs::Scope, manifest::ACCEPT};
 use challenge::Bearer;
 pub(crate) use http::Http;
 use http::reason;
@@ -40,6 +40,7 @@ pub(crate) struct Repository {
     /// Whether it speaks TLS, once that is known.
     tls: OnceLock<bool>,
     token: Mutex<Option<HeaderValue>>,
+    login: Option<Login>,
 }
 
 /// A manifest or an index as it came.
@@ -68,12 +69,22 @@ pub(crate) struct Stream {
 }
 
 impl Repository {
-    pub(crate) fn new(http: Arc<Http>, reference: Reference, limits: Limits) -> Self {
+    pub(crate) fn new(http: Arc<Http>, reference: Reference, login: Option<Login>, limits: Limits) -> Self {
         let tls = OnceLock::new();
         if !reference.is_loopback() {
             let _ = tls.set(true);
         }
-        Self { http, reference, limits, tls, token: Mutex::new(None) }
+        Self { http, reference, limits, tls, token: Mutex::new(None), login }
+    }
+
+    /// For whom its blobs are.
+    pub(crate) fn scope(&self) -> Scope {
+        self.login.as_ref().map_or(Scope::Public, |login| Scope::Owner(login.owner))
+    }
+
+    /// Where its blobs come from.
+    pub(crate) fn origin(&self) -> String {
+        format!("{}/{}", self.reference.registry(), self.reference.repository())
     }
 
     /// Fetches the manifest or index `name`, a tag or a digest, and checks it against its digest.

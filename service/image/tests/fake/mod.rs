@@ -333,7 +333,7 @@ impl Client {
 
     pub fn request(&self, reference: Reference) -> PullRequest {
         let platform = Platform::host();
-        PullRequest { reference, platform, size: None, staging: self.staging(), resolved: None }
+        PullRequest { reference, platform, size: None, staging: self.staging(), resolved: None, login: None }
     }
 
     pub async fn pull(&self, reference: Reference) -> Result<(Pulled, PathBuf), ImageError> {
