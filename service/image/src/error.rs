@@ -33,12 +33,27 @@ pub enum ImageError {
         why: String,
     },
     /// The registry refused.
-    #[error("registry {registry} denies access to {repository}: it may be private, or not exist")]
+    #[error("registry {registry} denies access to {repository}: {}", denied(*shown, registry))]
     RegistryDenied {
         /// Host and port.
         registry: String,
         /// The repository that was asked for.
         repository: String,
+        /// Whether credentials were shown.
+        shown: bool,
+    },
+    /// What the administrator says about registries cannot be used.
+    #[error(
+        "what is said about registries is wrong: {}{}: {why}. An administrator has to repair that file",
+        path.display(), at(line)
+    )]
+    Configuration {
+        /// The file.
+        path: PathBuf,
+        /// The line in it, from 1.
+        line: Option<usize>,
+        /// What is wrong.
+        why: String,
     },
     /// Bytes are not the ones that their digest names.
     #[error(
@@ -198,6 +213,22 @@ fn exact(size: &Bytes) -> impl fmt::Display {
         0 => size.to_string(),
         _ => format!("{} bytes", size.0),
     }
+}
+
+/// What to do about a refusal.
+fn denied(shown: bool, registry: &str) -> String {
+    let log_in =
+        format!("log in with `podman login {registry}` or `docker login {registry}`, then pull again");
+    match shown {
+        true => format!(
+            "it may not exist, or these credentials may not be for it, be wrong or have expired. To use others, {log_in}"
+        ),
+        false => format!("it may be private, or not exist. If it is private, {log_in}"),
+    }
+}
+
+fn at(line: &Option<usize>) -> String {
+    line.map(|line| format!(", line {line}")).unwrap_or_default()
 }
 
 fn about(needed: &Option<Bytes>) -> String {

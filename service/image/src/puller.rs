@@ -1,7 +1,8 @@
 //! The whole way of one image.
 
 use crate::{
-    Digest, ImageError, Limits, Platform, Progress, Reference, RunConfig, Unsafe, Unsupported,
+    Digest, ImageError, Limits, Platform, Progress, Reference, Registries, RegistriesFolder, RunConfig,
+    Unsafe, Unsupported,
     blobs::{Blob, Blobs, PruneBlobs, PrunedBlobs},
     config::ImageConfig,
     manifest::{Descriptor, Document, Manifest},
@@ -37,6 +38,7 @@ pub struct Puller {
     blobs: Arc<Blobs>,
     http: Arc<Http>,
     limits: Limits,
+    registries: Option<RegistriesFolder>,
 }
 
 /// What to pull, and where to.
@@ -142,7 +144,30 @@ impl Puller {
     /// # Errors
     /// [`ImageError::Io`] when the folder cannot be made or read.
     pub fn new(blobs: PathBuf, limits: Limits) -> Result<Self, ImageError> {
-        Ok(Self { blobs: Arc::new(Blobs::open(blobs)?), http: Arc::new(Http::new(limits)), limits })
+        let (blobs, http) = (Arc::new(Blobs::open(blobs)?), Arc::new(Http::new(limits)));
+        Ok(Self { blobs, http, limits, registries: None })
+    }
+
+    /// The same, obeying what this folder says about registries.
+    #[must_use]
+    pub fn with_registries(self, folder: RegistriesFolder) -> Self {
+        Self { registries: Some(folder), ..self }
+    }
+
+    /// What is said about registries now.
+    ///
+    /// # Errors
+    /// [`ImageError::Configuration`].
+    pub fn registries(&self) -> Result<Arc<Registries>, ImageError> {
+        self.registries.as_ref().map_or_else(|| Ok(Arc::default()), RegistriesFolder::current)
+    }
+
+    /// Reads a reference as it is meant on this host: where short names come from is for the administrator to say.
+    ///
+    /// # Errors
+    /// [`ImageError::InvalidReference`], [`ImageError::Configuration`].
+    pub fn reference(&self, text: &str) -> Result<Reference, ImageError> {
+        self.registries()?.reference(text)
     }
 
     /// Removes cached blobs, or only counts them. Pulls that are under way go on.
@@ -164,11 +189,30 @@ impl Puller {
         login: Option<&Login>,
         cancel: &CancellationToken,
     ) -> Result<Resolved, ImageError> {
-        let (http, login) = (Arc::clone(&self.http), login.cloned());
-        let repository = Arc::new(Repository::new(http, reference.clone(), login, self.limits));
+        let registries = self.registries()?;
+        let repository =
+            Arc::new(Repository::new(&self.http, &registries, reference.clone(), login, self.limits));
+        loop {
+            match self.resolve_in(&repository, &reference.manifest_name(), platform, cancel).await {
+                // A mirror's answer can be wrong in every way. What the registry itself answers counts.
+                Err(error) if !cancel.is_cancelled() && repository.distrust_mirrors() => {
+                    tracing::warn!(%reference, %error, "asked again, without mirrors");
+                }
+                resolved => return resolved,
+            }
+        }
+    }
+
+    async fn resolve_in(
+        &self,
+        repository: &Arc<Repository>,
+        name: &str,
+        platform: &Platform,
+        cancel: &CancellationToken,
+    ) -> Result<Resolved, ImageError> {
         let (manifest_digest, manifest) =
-            unless(cancel, self.find_manifest(&repository, &reference.manifest_name(), platform)).await?;
-        let config = self.config(&repository, &manifest, cancel).await?;
+            unless(cancel, self.find_manifest(repository, name, platform)).await?;
+        let config = self.config(repository, &manifest, cancel).await?;
         let (layers, diffs) = (manifest.layers.len(), config.diff_ids.len());
         if layers != diffs {
             let why = format!("it names {diffs} layers, and the manifest {layers}");
@@ -187,7 +231,7 @@ impl Puller {
             layers: pairs
                 .map(|(blob, diff_id)| Layer { digest: blob.digest, diff_id, compressed: Bytes(blob.size) })
                 .collect(),
-            repository,
+            repository: Arc::clone(repository),
         })
     }
 
@@ -275,7 +319,20 @@ impl Puller {
 
         progress.phase(Phase::Pulling);
         progress.total(compressed.0);
-        let unfinished = self.fill(request, &resolved, progress, &cancel).await?;
+        let mut told = (0, 0);
+        let unfinished = loop {
+            match self.fill(request, &resolved, progress, &mut told, &cancel).await {
+                // Wrong bytes are known to be wrong at their end, when they have been used.
+                Err(
+                    error @ (ImageError::DigestMismatch { .. }
+                    | ImageError::Unsafe(_)
+                    | ImageError::Unsupported(_)),
+                ) if resolved.repository.distrust_mirrors() => {
+                    tracing::warn!(reference = %request.reference, %error, "pulled again, without mirrors");
+                }
+                filled => break filled?,
+            }
+        };
         progress.phase(Phase::Writing);
         let size = request.size;
         let finished = spawn_blocking(move || unfinished.finish(size));
@@ -297,6 +354,7 @@ impl Puller {
         request: &PullRequest,
         resolved: &Resolved,
         progress: &dyn Progress,
+        told: &mut (u64, u64),
         cancel: &CancellationToken,
     ) -> Result<Unfinished, ImageError> {
         let slots = Arc::new(Semaphore::new(self.limits.downloads.max(1)));
@@ -321,7 +379,6 @@ impl Puller {
             }
         });
         let total = resolved.compressed().0;
-        let mut told = (0, 0);
         let mut tick = tokio::time::interval(TICK);
         let merged = loop {
             tokio::select! {
@@ -329,8 +386,9 @@ impl Puller {
                 _ = tick.tick() => {
                     let arrived: u64 = sources.iter().map(|source| source.blob.available()).sum();
                     let done = ((arrived + read.load(Ordering::Relaxed)) / 2).min(total);
-                    if (done, entries.written()) > told || entries.written() > told.1 {
-                        told = (done.max(told.0), entries.written());
+                    let counts = (done.max(told.0), entries.written().max(told.1));
+                    if counts != *told {
+                        *told = counts;
                         progress.entries(told.1);
                         progress.advance(told.0);
                     }

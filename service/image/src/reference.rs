@@ -7,11 +7,11 @@ use crate::{Digest, ImageError, error::shorten};
 use banger_model::ImageName;
 use std::{fmt, net::IpAddr, str::FromStr};
 
-/// The registry of references that name none.
-const DEFAULT_REGISTRY: &str = "docker.io";
-/// The host that answers the registry API for [`DEFAULT_REGISTRY`].
-const DEFAULT_REGISTRY_API: &str = "registry-1.docker.io";
-/// Where the default registry keeps repositories of one component.
+/// Docker's registry, where references that name none come from unless the administrator says otherwise.
+pub(crate) const DOCKER: &str = "docker.io";
+/// The host that answers the registry API for [`DOCKER`].
+const DOCKER_API: &str = "registry-1.docker.io";
+/// Where [`DOCKER`] keeps repositories of one component.
 const OFFICIAL: &str = "library";
 /// The tag of references that have neither tag nor digest.
 const DEFAULT_TAG: &str = "latest";
@@ -35,6 +35,15 @@ pub struct Reference {
 }
 
 impl Reference {
+    /// Reads a reference; one that names no registry, as `debian`, is of the registry `default`.
+    ///
+    /// # Errors
+    /// [`ImageError::InvalidReference`].
+    pub(crate) fn parse(text: &str, default: &str) -> Result<Self, ImageError> {
+        parse(text, default)
+            .map_err(|why| ImageError::InvalidReference { reference: shorten(text.as_bytes()), why })
+    }
+
     /// The registry as host, or host and port: `docker.io`, `localhost:5000`, `[::1]:5000`.
     pub fn registry(&self) -> &str {
         &self.registry
@@ -64,17 +73,14 @@ impl Reference {
         Self { digest: Some(digest), ..self.clone() }
     }
 
-    /// The host, or host and port, that answers for the registry.
-    pub(crate) fn api_host(&self) -> &str {
-        match self.registry.as_str() {
-            DEFAULT_REGISTRY => DEFAULT_REGISTRY_API,
-            other => other,
-        }
+    /// Registry and repository, without tag and digest: what prefixes are compared with.
+    pub fn location(&self) -> String {
+        format!("{}/{}", self.registry, self.repository)
     }
 
     /// Whether the registry is on this machine (127.0.0.0/8, ::1, localhost): there, plain HTTP is as good as TLS.
     pub fn is_loopback(&self) -> bool {
-        is_loopback(host_of(&self.registry))
+        is_on_this_machine(&self.registry)
     }
 
     /// What goes after `/manifests/`.
@@ -121,11 +127,11 @@ impl FromStr for Reference {
     type Err = ImageError;
 
     fn from_str(text: &str) -> Result<Self, ImageError> {
-        parse(text).map_err(|why| ImageError::InvalidReference { reference: shorten(text.as_bytes()), why })
+        Self::parse(text, DOCKER)
     }
 }
 
-fn parse(text: &str) -> Result<Reference, &'static str> {
+fn parse(text: &str, default: &str) -> Result<Reference, &'static str> {
     if text.is_empty() {
         return Err("it is empty");
     }
@@ -149,13 +155,13 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
     if is_id(text) {
         return Err("64 hexadecimal digits are an id, not a repository");
     }
-    let (registry, rest) = split_registry(rest)?;
+    let (registry, rest) = split_registry(rest, default)?;
     let (repository, tag) = match rest.split_once(':') {
         Some((repository, tag)) => (repository, Some(check_tag(tag)?.to_owned())),
         None => (rest, None),
     };
     let repository = match (registry.as_str(), repository.contains('/')) {
-        (DEFAULT_REGISTRY, false) => {
+        (DOCKER, false) => {
             check_repository(repository)?;
             format!("{OFFICIAL}/{repository}")
         }
@@ -167,18 +173,30 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
 
 /// Takes the registry off the front. The first component is one when it has a dot, a colon or a bracket, or is
 /// `localhost`.
-fn split_registry(text: &str) -> Result<(String, &str), &'static str> {
+fn split_registry<'a>(text: &'a str, default: &str) -> Result<(String, &'a str), &'static str> {
     match text.split_once('/') {
         Some((first, rest)) if first.contains(['.', ':', '[']) || first.eq_ignore_ascii_case("localhost") => {
-            check_registry(first)?;
-            let registry = first.to_ascii_lowercase();
-            let registry = match registry.as_str() {
-                "index.docker.io" | DEFAULT_REGISTRY_API => DEFAULT_REGISTRY.to_owned(),
-                _ => registry,
-            };
-            Ok((registry, rest))
+            Ok((registry(first)?, rest))
         }
-        _ => Ok((DEFAULT_REGISTRY.to_owned(), text)),
+        _ => Ok((default.to_owned(), text)),
+    }
+}
+
+/// A registry as host, or host and port, in the form in which it is compared.
+pub(crate) fn registry(text: &str) -> Result<String, &'static str> {
+    check_registry(text)?;
+    let registry = text.to_ascii_lowercase();
+    Ok(match registry.as_str() {
+        "index.docker.io" | DOCKER_API => DOCKER.to_owned(),
+        _ => registry,
+    })
+}
+
+/// The host, or host and port, that answers for a registry.
+pub(crate) fn api_host(registry: &str) -> &str {
+    match registry {
+        DOCKER => DOCKER_API,
+        other => other,
     }
 }
 
@@ -193,6 +211,11 @@ fn host_of(registry: &str) -> &str {
         Some((host, port)) if !port.ends_with(']') => host,
         _ => registry,
     }
+}
+
+/// Whether a registry is on this machine.
+pub(crate) fn is_on_this_machine(registry: &str) -> bool {
+    is_loopback(host_of(registry))
 }
 
 /// Whether a host, an IPv6 address in brackets, is this machine.
@@ -228,7 +251,7 @@ fn check_registry(registry: &str) -> Result<(), &'static str> {
     }
 }
 
-fn check_repository(repository: &str) -> Result<(), &'static str> {
+pub(crate) fn check_repository(repository: &str) -> Result<(), &'static str> {
     if repository.is_empty() {
         return Err("the repository is missing");
     }
@@ -321,6 +344,19 @@ mod tests {
         assert_eq!((pinned.tag(), pinned.manifest_name().as_str()), (None, DIGEST));
         let both = reference(&format!("localhost:1/a:b@{DIGEST}"));
         assert_eq!((both.tag(), both.manifest_name().as_str()), (Some("b"), DIGEST));
+    }
+
+    #[test]
+    fn short_names_come_from_where_the_administrator_says() {
+        for (text, canonical) in [
+            ("debian", "registry.example:5000/debian:latest"),
+            ("team/app:1", "registry.example:5000/team/app:1"),
+            ("docker.io/debian", "docker.io/library/debian:latest"),
+            ("localhost/app", "localhost/app:latest"),
+        ] {
+            let reference = Reference::parse(text, "registry.example:5000").unwrap();
+            assert_eq!(reference.to_string(), canonical);
+        }
     }
 
     #[test]
@@ -418,8 +454,8 @@ mod tests {
 
     #[test]
     fn the_default_registry_has_an_api_host_of_its_own() {
-        assert_eq!(reference("debian").api_host(), DEFAULT_REGISTRY_API);
-        assert_eq!(reference("localhost:5000/debian").api_host(), "localhost:5000");
+        assert_eq!(api_host(reference("debian").registry()), DOCKER_API);
+        assert_eq!(api_host(reference("localhost:5000/debian").registry()), "localhost:5000");
     }
 
     proptest! {

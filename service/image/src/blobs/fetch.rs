@@ -4,7 +4,7 @@ use super::{remove, transfer::Transfer};
 use crate::{
     Digest, ImageError, Unsafe,
     manifest::Descriptor,
-    registry::{Failure, Repository},
+    registry::{Failure, Repository, Turn},
 };
 use bytes::Bytes;
 use std::{
@@ -111,16 +111,22 @@ impl Job {
         }
     }
 
-    /// Sends the blob's bytes in order, going on where a broken connection ended.
+    /// Sends the blob's bytes in order, going on where a broken connection ended, if need be with the next mirror or the
+    /// registry.
     async fn fetch(&self, to: &mpsc::Sender<Bytes>) -> Result<(), ImageError> {
         let size = self.descriptor.size;
         let (mut offset, mut failures) = (0, 0);
+        let mut turn = self.repository.first();
         loop {
             let before = offset;
-            let failure = match self.connection(&mut offset, to).await {
+            let failure = match self.connection(turn, &mut offset, to).await {
                 Ok(()) if offset == size => return Ok(()),
                 // The writer has stopped and knows why.
                 Ok(()) if to.is_closed() => return Ok(()),
+                of_mirror if !self.repository.is_last(turn) => {
+                    turn = self.repository.after(turn, of_mirror.err());
+                    continue;
+                }
                 Ok(()) => None,
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Passing { error, wait }) => Some((error, wait)),
@@ -141,16 +147,21 @@ impl Job {
     }
 
     /// One connection: sends what it brings after `offset`, and moves that.
-    async fn connection(&self, offset: &mut u64, to: &mpsc::Sender<Bytes>) -> Result<(), Failure> {
+    async fn connection(
+        &self,
+        turn: Turn,
+        offset: &mut u64,
+        to: &mpsc::Sender<Bytes>,
+    ) -> Result<(), Failure> {
         let size = self.descriptor.size;
         let too_long = |length: u64| Failure::Final(self.length(length));
-        let mut stream = self.repository.blob(&self.descriptor.digest, *offset).await?;
+        let mut stream = self.repository.blob(turn, &self.descriptor.digest, *offset).await?;
         if let Some(length) = stream.size.filter(|length| *length != size) {
             return Err(too_long(length));
         }
         loop {
             let start = stream.offset;
-            let mut chunk = match stream.next(&self.repository).await {
+            let mut chunk = match stream.next().await {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => return Ok(()),
                 // Everything is there: how the connection ends does not matter.

@@ -1,7 +1,16 @@
 //! `WWW-Authenticate` (RFC 9110, section 11.6.1), as registries use it (distribution documentation, "Token
 //! Authentication Specification").
 
-/// What a registry wants before it answers.
+/// A way to gain access that a registry offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Challenge {
+    /// Username and password.
+    Basic,
+    /// A token.
+    Bearer(Bearer),
+}
+
+/// Where to get a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Bearer {
     /// Where tokens are given out.
@@ -10,23 +19,39 @@ pub(super) struct Bearer {
     pub scope: Option<String>,
 }
 
-/// The first Bearer challenge with a realm.
-pub(super) fn bearer(header: &str) -> Option<Bearer> {
+impl Challenge {
+    pub fn is_basic(&self) -> bool {
+        *self == Challenge::Basic
+    }
+
+    pub fn bearer(&self) -> Option<&Bearer> {
+        match self {
+            Challenge::Bearer(bearer) => Some(bearer),
+            Challenge::Basic => None,
+        }
+    }
+}
+
+/// The challenges in a header that can be met: Basic, and Bearer with a realm.
+pub(super) fn challenges(header: &str) -> Vec<Challenge> {
+    let mut found = Vec::new();
     let mut rest = header;
-    loop {
-        let (scheme, tail) = token(rest.trim_start_matches([' ', '\t', ',']))?;
+    while let Some((scheme, tail)) = token(rest.trim_start_matches([' ', '\t', ','])) {
         let (parameters, tail) = parameters(tail);
         let find = |name: &str| {
             let found = parameters.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
             found.map(|(_, value)| value.clone())
         };
-        if scheme.eq_ignore_ascii_case("bearer")
+        if scheme.eq_ignore_ascii_case("basic") {
+            found.push(Challenge::Basic);
+        } else if scheme.eq_ignore_ascii_case("bearer")
             && let Some(realm) = find("realm")
         {
-            return Some(Bearer { realm, service: find("service"), scope: find("scope") });
+            found.push(Challenge::Bearer(Bearer { realm, service: find("service"), scope: find("scope") }));
         }
         rest = tail;
     }
+    found
 }
 
 /// `key=value` pairs up to the next scheme.
@@ -79,30 +104,33 @@ mod tests {
 
     #[test]
     fn what_registries_send() {
-        let expected = Bearer {
+        let expected = Challenge::Bearer(Bearer {
             realm: "https://auth.example/token".into(),
             service: Some("registry.example".into()),
             scope: Some("repository:library/debian:pull".into()),
-        };
+        });
         for header in [
             r#"Bearer realm="https://auth.example/token",service="registry.example",scope="repository:library/debian:pull""#,
             r#"bearer  REALM = "https://auth.example/token" , service=registry.example, scope="repository:library/debian:pull""#,
-            r#"Basic realm="x, y", Bearer scope="repository:library/debian:pull",realm="https://auth.example/token",service="registry.example""#,
         ] {
-            assert_eq!(bearer(header).as_ref(), Some(&expected), "{header}");
+            assert_eq!(challenges(header), std::slice::from_ref(&expected), "{header}");
         }
-        assert_eq!(bearer(r#"Bearer realm="a\"b""#).unwrap().realm, "a\"b");
-        for none in
-            ["", "Basic realm=\"x\"", "Bearer", "Bearer service=\"x\"", "Bearer realm=\"x", "=", ",,,"]
-        {
-            assert_eq!(bearer(none), None, "{none}");
+        let both = r#"Basic realm="x, y", Bearer scope="repository:library/debian:pull",realm="https://auth.example/token",service="registry.example""#;
+        assert_eq!(challenges(both), [Challenge::Basic, expected]);
+        match challenges(r#"Bearer realm="a\"b""#).as_slice() {
+            [Challenge::Bearer(bearer)] => assert_eq!(bearer.realm, "a\"b"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(challenges("Basic"), [Challenge::Basic]);
+        for none in ["", "Negotiate", "Bearer", "Bearer service=\"x\"", "Bearer realm=\"x", "=", ",,,"] {
+            assert_eq!(challenges(none), [], "{none}");
         }
     }
 
     proptest! {
         #[test]
         fn never_panics(text in "(\\PC{0,60}|[Ba-z=\", \\\\]{0,60})") {
-            let _ = bearer(&text);
+            let _ = challenges(&text);
         }
     }
 }
