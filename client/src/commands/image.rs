@@ -141,7 +141,7 @@ pub async fn image(context: &mut Context, command: ImageCommand) -> Result<(), E
         ImageCommand::Prune { all, dangling, older_than, larger_than, yes, dry_run } => {
             let options = DictWriter::new()
                 .with("all", all)
-                .with("dangling", dangling)
+                .with_some("dangling", dangling.then_some(true))
                 .with_some("older-than", older_than.map(|age| age.as_secs()))
                 .with_some("larger-than", larger_than);
             prune(context, &options.done(), yes, dry_run).await

@@ -8,8 +8,8 @@ fn images_as_a_table_and_as_json() {
     let bus = Bus::new();
     let table = bus.banger(&["image", "ls"]).ok();
     let lines: Vec<&str> = table.lines().collect();
-    assert!(lines[0].starts_with("NAME    REFERENCE"), "{table}");
-    assert!(lines[1].starts_with("debian  127.0.0.1:5000/debian:12  1 GiB"), "{table}");
+    assert!(lines[0].starts_with("NAME    ID"), "{table}");
+    assert!(lines[1].starts_with("debian  abcd000000000000  127.0.0.1:5000/debian:12  1 GiB"), "{table}");
     let images = bus.banger(&["image", "ls", "--format", "json"]).json();
     assert_eq!(images.as_array().unwrap().len(), 1);
     assert_eq!(images[0]["name"], "debian");

@@ -58,7 +58,8 @@ fn what_is_not_there() {
 
 #[test]
 fn names_that_are_taken() {
-    pull_refused(&["--name", image(), &busybox().0], "AlreadyExists");
+    // The same reference would be the same image again; another one is not.
+    pull_refused(&["--name", image(), &format!("{REGISTRY}/busybox:other")], "AlreadyExists");
     banger(ALICE, &["vm", "create", "--no-start", "--image", image(), "--name", "taken"]).expect(0);
     refused(ALICE, &["vm", "create", "--no-start", "--image", image(), "--name", "taken"], "AlreadyExists");
     banger(ALICE, &["vm", "rm", "taken"]).expect(0);

@@ -10,6 +10,7 @@ mod faults;
 mod images;
 mod interfaces;
 mod lifecycle;
+mod names;
 mod readme;
 mod run;
 mod support;
