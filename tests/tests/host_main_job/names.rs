@@ -80,7 +80,7 @@ fn an_image_has_as_many_names_as_its_owner_gives_it() {
     banger(ALICE, &["image", "tag", "named", "also"]).expect(0);
     banger(ALICE, &["image", "tag", "named", "also"]).expect(0);
     assert_eq!(show("also")["names"], json!(["named", "also"]));
-    refused(ALICE, &["image", "tag", "named", "-not-a-name"], "InvalidName");
+    refused(ALICE, &["image", "tag", "named", "not/a/name"], "InvalidName");
     pull("other", &busybox().0);
     refused(ALICE, &["image", "tag", "other", "also"], "AlreadyExists");
     let ran = banger("bob", &["image", "tag", "named", "bobs"]);
