@@ -8,8 +8,11 @@
 //! (inflate, diff digests) → `tar` (entries) → `merge` (what is visible) → `rootfs` (ext4).
 
 mod blobs;
+mod bundle;
+mod catalogue;
 mod config;
 mod digest;
+mod download;
 mod entry;
 mod error;
 mod limits;
@@ -28,8 +31,11 @@ mod unfinished;
 mod unpack;
 
 pub use blobs::{PruneBlobs, PrunedBlobs};
+pub use bundle::{Bundle, BundleRequest};
+pub use catalogue::{Artifact, Catalogue, Entry as CatalogueEntry, EntryKind, Problem};
 pub use config::RunConfig;
 pub use digest::Digest;
+pub use download::Download;
 pub use error::{ImageError, Unsafe, Unsupported};
 pub use limits::Limits;
 pub use platform::Platform;

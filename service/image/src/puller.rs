@@ -178,6 +178,16 @@ impl Puller {
         self.blobs.prune(what)
     }
 
+    /// What makes connections.
+    pub(crate) fn http(&self) -> Arc<Http> {
+        Arc::clone(&self.http)
+    }
+
+    /// What things may cost.
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Asks the registry what `reference` means. Fetches manifests, and the configuration unless it is cached.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ pub(crate) struct Http {
 
 /// How a client reaches its host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Way {
+pub(crate) struct Way {
     pub connection: Connection,
     /// Whether the host is this machine, to which no proxy of the environment leads.
     pub local: bool,
@@ -53,7 +53,7 @@ impl Http {
 
     /// The client for this way to `registry`. What it holds open, others who go the same way use too: what they may is
     /// in each request.
-    pub(super) fn client(&self, registry: &str, way: &Way) -> Result<Client, ImageError> {
+    pub(crate) fn client(&self, registry: &str, way: &Way) -> Result<Client, ImageError> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(way) {
             return Ok(client.clone());
@@ -134,7 +134,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 
 /// The way to a registry.
 impl Way {
-    pub(super) fn new(registry: &str, connection: &Connection, tls: bool) -> Self {
+    pub(crate) fn new(registry: &str, connection: &Connection, tls: bool) -> Self {
         Self { connection: connection.clone(), local: is_on_this_machine(registry), tls, follows: true }
     }
 }
@@ -162,7 +162,7 @@ pub(super) fn leads_nowhere_else(from: &reqwest::Url, to: &reqwest::Url) -> bool
 }
 
 /// What an error and its causes say, without the address, which may hold a signature.
-pub(super) fn reason(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn reason(error: &(dyn Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {

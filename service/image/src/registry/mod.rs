@@ -16,13 +16,13 @@ mod token;
 
 use crate::{Digest, ImageError, Limits, Login, Reference, blobs::Scope, registries::Registries};
 use endpoint::Endpoint;
-pub(crate) use http::Http;
+pub(crate) use http::{Http, Way, reason};
 
 use reqwest::{
     StatusCode,
     header::{CONTENT_RANGE, RANGE},
 };
-pub(crate) use retry::Failure;
+pub(crate) use retry::{Failure, backoff, retry_after};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,

@@ -28,13 +28,13 @@ impl Failure {
 
 /// How long to wait before attempt number `attempt` + 2, when the first wait is `first`: each further one is twice as
 /// long, unless the registry said how long in `wait`.
-pub(super) fn backoff(first: Duration, attempt: u32, wait: Option<Duration>) -> Duration {
+pub(crate) fn backoff(first: Duration, attempt: u32, wait: Option<Duration>) -> Duration {
     let own = first.saturating_mul(1 << attempt.min(16)).min(LONGEST_BACKOFF);
     wait.map_or(own, |wait| wait.min(LONGEST_WAIT))
 }
 
 /// `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date.
-pub(super) fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+pub(crate) fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     let text = text.trim();
     match text.parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),

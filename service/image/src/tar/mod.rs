@@ -15,7 +15,7 @@ use crate::{
     error::shorten,
 };
 use banger_ext4::{Metadata, Timestamp};
-use header::{BLOCK, Header};
+pub(crate) use header::{BLOCK, Header};
 use pax::Pax;
 use std::io::{self, BufRead};
 
