@@ -25,7 +25,7 @@ pub enum Pull {
     /// When it is not here.
     #[default]
     Missing,
-    /// Each time; an image of that name must not be here yet.
+    /// Each time; a newer one takes the name.
     Always,
     /// Not at all.
     Never,

@@ -313,10 +313,10 @@ impl Puller {
         if let Some(size) = request.size.filter(|size| *size > LARGEST || size.0 == 0) {
             return Err(ImageError::InvalidSize { size, least: Bytes::mib(1), most: LARGEST });
         }
-        progress.phase(Phase::Resolving);
         let resolved = match &request.resolved {
             Some(resolved) => resolved.clone(),
             None => {
+                progress.phase(Phase::Resolving);
                 let PullRequest { reference, platform, login, .. } = request;
                 self.resolve(reference, platform, login.as_ref(), &cancel).await?
             }

@@ -55,11 +55,16 @@ pub async fn pull(service: Arc<Service>, request: Pull, job: Arc<Job>) -> Result
         return Ok(answer(image.id, true));
     }
     // Of several pulls of one image, one makes it, and the others share what it made.
-    job.phase(Phase::Queued);
     let turn = service.making.turn(&resolved.manifest_digest.to_string());
-    let _turn = tokio::select! {
-        turn = turn.lock() => turn,
-        () = job.cancel.cancelled() => return Err(Error::Cancelled),
+    let _turn = match turn.try_lock() {
+        Ok(turn) => turn,
+        Err(_) => {
+            job.phase(Phase::Queued);
+            tokio::select! {
+                turn = turn.lock() => turn,
+                () = job.cancel.cancelled() => return Err(Error::Cancelled),
+            }
+        }
     };
     if let Some(image) = claim.check(&service)?.filter(|image| request.is(image, &resolved)) {
         return Ok(answer(image.id, true));
