@@ -36,7 +36,7 @@ impl<S: Sink> Merger<S> {
 
     /// An entry that is a hard link.
     pub(super) fn hard_link(&mut self, path: &[u8], target: &[u8]) -> Result<(), ImageError> {
-        let target = path::follow(&path::normal(target, &self.limits)?, &self.links)?;
+        let target = path::follow(&path::normal(target, &self.limits)?, &self.links, &self.limits)?;
         if target == path {
             return Err(refused(path, "it is a hard link to itself"));
         }

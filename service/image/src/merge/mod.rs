@@ -177,11 +177,14 @@ impl<S: Sink> Merger<S> {
     }
 
     fn entry(&mut self, entry: Entry, entries: &mut dyn Entries) -> Result<(), ImageError> {
+        if entry.path.is_empty() {
+            return Err(refused(b"", "it has no name"));
+        }
         let path = path::normal(&entry.path, &self.limits)?;
         if path.split(|b| *b == b'/').any(|part| part.starts_with(AUFS) && part != OPAQUE) {
             return Ok(());
         }
-        let path = path::follow(&path, &self.links)?;
+        let path = path::follow(&path, &self.links, &self.limits)?;
         let (parent, name) = path::split(&path);
         if path::ancestors(&path).any(|folder| path::split(folder).1.starts_with(WHITEOUT)) {
             return Err(refused(&path, "it lies below a whiteout"));

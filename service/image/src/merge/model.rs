@@ -220,7 +220,7 @@ impl Naive {
         for whiteouts in [true, false] {
             links.clear();
             for (entry, body) in &layer.0 {
-                let path = path::follow(&path::normal(&entry.path, &limits)?, &links)?;
+                let path = path::follow(&path::normal(&entry.path, &limits)?, &links, &limits)?;
                 if path.split(|b| *b == b'/').any(|p| p.starts_with(AUFS) && p != OPAQUE) {
                     continue;
                 }
@@ -238,7 +238,7 @@ impl Naive {
                         links.insert(path.clone(), target.clone());
                     }
                     Kind::HardLink(target) => {
-                        let target = path::follow(&path::normal(target, &limits)?, &links)?;
+                        let target = path::follow(&path::normal(target, &limits)?, &links, &limits)?;
                         match links.get(&target).cloned() {
                             Some(followed) => links.insert(path.clone(), followed),
                             None => links.remove(&path),
@@ -265,6 +265,7 @@ impl Naive {
         body: &[u8],
         links: &HashMap<Path, Path>,
     ) -> Result<(), ImageError> {
+        let limits = Limits::default();
         let is_directory = |tree: &Self, node: usize| tree.nodes[node].kind == Kind::Directory;
         if path.is_empty() {
             if entry.kind != Kind::Directory {
@@ -298,7 +299,7 @@ impl Naive {
         }
         let number = match &entry.kind {
             Kind::HardLink(target) => {
-                let target = path::follow(&path::normal(target, &Limits::default())?, links)?;
+                let target = path::follow(&path::normal(target, &limits)?, links, &limits)?;
                 if target == path {
                     return Err(refused(path, "itself"));
                 }

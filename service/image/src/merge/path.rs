@@ -28,11 +28,16 @@ pub(crate) fn normal(path: &[u8], limits: &Limits) -> Result<Vec<u8>, ImageError
         }
         normal.extend_from_slice(part);
     }
-    if normal.len() > limits.path as usize {
-        let (value, limit) = (normal.len() as u64, limits.path.into());
-        return Err(Unsafe::Limit { what: "the length of a path", value, limit }.into());
+    within(normal, limits)
+}
+
+/// The path, unless it is too long.
+fn within(path: Vec<u8>, limits: &Limits) -> Result<Vec<u8>, ImageError> {
+    let (value, limit) = (path.len() as u64, limits.path.into());
+    match value > limit {
+        true => Err(Unsafe::Limit { what: "the length of a path", value, limit }.into()),
+        false => Ok(path),
     }
-    Ok(normal)
 }
 
 /// The parent and the last name.
@@ -52,8 +57,12 @@ pub(crate) fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// name: what containerd and Docker do with an entry below a link of the same layer.
 ///
 /// # Errors
-/// [`Unsafe::Entry`] for a circle of links.
-pub(crate) fn follow(path: &[u8], links: &HashMap<Vec<u8>, Vec<u8>>) -> Result<Vec<u8>, ImageError> {
+/// [`Unsafe::Entry`] for a circle of links, [`Unsafe::Limit`] for a path that becomes too long.
+pub(crate) fn follow(
+    path: &[u8],
+    links: &HashMap<Vec<u8>, Vec<u8>>,
+    limits: &Limits,
+) -> Result<Vec<u8>, ImageError> {
     /// As many links as Linux follows (path_resolution(7)).
     const MOST: usize = 40;
     if links.is_empty() || !ancestors(path).any(|folder| links.contains_key(folder)) {
@@ -91,7 +100,7 @@ pub(crate) fn follow(path: &[u8], links: &HashMap<Vec<u8>, Vec<u8>>) -> Result<V
         real.push(b'/');
     }
     real.extend_from_slice(name);
-    Ok(real)
+    within(real, limits)
 }
 
 #[cfg(test)]
@@ -153,9 +162,15 @@ mod tests {
             ("root/x", "x"),
             ("other/x", "other/x"),
         ] {
-            assert_eq!(follow(path.as_bytes(), &links).unwrap(), real.as_bytes(), "{path}");
+            assert_eq!(
+                follow(path.as_bytes(), &links, &Limits::default()).unwrap(),
+                real.as_bytes(),
+                "{path}"
+            );
         }
-        assert!(follow(b"a/x", &links).is_err());
+        assert!(follow(b"a/x", &links, &Limits::default()).is_err());
+        let short = Limits { path: 8, ..Limits::default() };
+        assert!(matches!(follow(b"lib/x", &links, &short), Err(ImageError::Unsafe(Unsafe::Limit { .. }))));
     }
 
     proptest! {

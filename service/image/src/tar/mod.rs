@@ -87,7 +87,8 @@ impl<R: BufRead> Archive<R> {
 
     fn set_body(&mut self, size: u64) {
         self.body = size;
-        self.padding = size.next_multiple_of(BLOCK as u64).wrapping_sub(size);
+        // Not by next_multiple_of: the largest sizes have none.
+        self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
     }
 
     /// The body of an extended header, whole.

@@ -232,6 +232,7 @@ fn damaged_archives_are_refused() {
     let bad_map = pax(&[("GNU.sparse.size", "10"), ("GNU.sparse.map", "5,3,4,2")]);
     let short_map =
         pax(&[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.realsize", "9")]);
+    let endless = pax(&[("size", "18446744073709551615")]);
     let no_size = pax(&[("GNU.sparse.map", "0,5")]);
     for (archive, why) in [
         (&wrong_sum as &[u8], "checksum"),
@@ -242,6 +243,7 @@ fn damaged_archives_are_refused() {
         (&[[0u8; BLOCK].as_slice(), &good].concat(), "followed by more"),
         (&pax(&[("path", "x")]), "ends early"),
         (&[pax(&[("path", "x")]), END.to_vec()].concat(), "ends early"),
+        (&[endless, file(b"a", b'0', b"x", POSIX)].concat(), "ends early"),
         (&sealed(negative), "negative"),
         (&file(b"x", b'x', b"3 a", POSIX), "extended header"),
         (&[bad_map, file(b"a", b'0', b"12345", POSIX)].concat(), "overlap"),

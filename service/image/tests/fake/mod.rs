@@ -4,6 +4,8 @@
 
 #![allow(dead_code)]
 
+pub mod archive;
+
 use banger_image::{Digest, ImageError, Limits, Platform, Progress, PullRequest, Pulled, Puller, Reference};
 use banger_model::{Bytes, Phase};
 use serde_json::{Value, json};
