@@ -52,3 +52,13 @@ fn an_image_that_somebody_pulled_is_for_everybody_to_use() {
     assert!(!ran.errors().contains("NotFound"), "{ran}");
     assert!(banger(ALICE, &["image", "show", image()]).code == 0, "bob removed alice's image");
 }
+
+#[test]
+fn who_uses_an_image_is_told_without_names_that_are_not_the_callers() {
+    let vm = Vm::start("secret-name");
+    let told = refused("root", &["image", "rm", image()], "InUse").errors();
+    assert!(told.contains("secret-name"), "root sees everybody's: {told}");
+    let told = refused(ALICE, &["image", "rm", image()], "InUse").errors();
+    assert!(told.contains("by secret-name"), "{told}");
+    vm.remove();
+}

@@ -4,7 +4,7 @@ use crate::{
     error::Error,
     jobs::Job,
     service::Service,
-    store::{ImageRow, StoreError},
+    store::{ImageRow, StoreError, VmRow},
     transfer::{Direction, Peer},
 };
 use banger_dbus::{Dict, DictWriter};
@@ -81,14 +81,25 @@ pub async fn remove(service: &Service, image: &ImageRow, caller: Uid) -> Result<
     tokio::fs::remove_dir_all(&folder).await.map_err(|e| Error::disk(&folder, e))
 }
 
-/// The names of this user's VMs that are made of an image; of everybody's for root.
+/// Who uses an image, in words: the names of this user's VMs, and how many others there are; everybody's by name for
+/// root.
 ///
 /// # Errors
 /// When the database fails.
-pub fn users(service: &Service, image: ImageId, caller: Uid) -> Result<Vec<String>, Error> {
-    let vms = service.store.vms()?.into_iter();
-    let of_image = vms.filter(|vm| vm.image == image && (vm.owner == caller || caller == Uid::ROOT));
-    Ok(of_image.map(|vm| vm.name.to_string()).collect())
+fn users(service: &Service, image: ImageId, caller: Uid) -> Result<Vec<String>, Error> {
+    Ok(in_words(service.store.vms()?.iter().filter(|vm| vm.image == image), caller))
+}
+
+/// VMs as one user may hear of them: their own by name, others' by number.
+pub fn in_words<'a>(vms: impl Iterator<Item = &'a VmRow>, caller: Uid) -> Vec<String> {
+    let (seen, others): (Vec<_>, Vec<_>) = vms.partition(|vm| vm.owner == caller || caller == Uid::ROOT);
+    let mut words: Vec<String> = seen.iter().map(|vm| vm.name.to_string()).collect();
+    match others.len() {
+        0 => {}
+        1 => words.push("a VM of another user".to_owned()),
+        more => words.push(format!("{more} VMs of other users")),
+    }
+    words
 }
 
 /// Writes an image's filesystem to a client's descriptor.
