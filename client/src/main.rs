@@ -6,13 +6,13 @@ mod cli;
 mod commands;
 mod console;
 mod context;
+mod credentials;
 mod error;
 mod job;
 mod modules;
 mod output;
 mod progress;
 mod pump;
-mod reference;
 mod signals;
 mod terminal;
 

@@ -1,6 +1,6 @@
 //! The user's terminal: its size, and raw mode that always ends.
 
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io::{self, IsTerminal};
 
 /// Rows and columns.
@@ -35,6 +35,34 @@ impl Raw {
 }
 
 impl Drop for Raw {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no repair.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// Standard input's terminal without echo: what is typed is not to be seen. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Hidden {
+    before: Termios,
+}
+
+impl Hidden {
+    /// Stops the echo.
+    ///
+    /// # Errors
+    /// Those of tcsetattr(3).
+    pub fn new() -> io::Result<Self> {
+        let stdin = io::stdin();
+        let before = tcgetattr(&stdin)?;
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&stdin, OptionalActions::Flush, &hidden)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Hidden {
     fn drop(&mut self) {
         // A terminal that is gone needs no repair.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);

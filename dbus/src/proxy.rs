@@ -12,9 +12,13 @@ use zbus::{Fd, OwnedFd, OwnedObjectPath, Result, proxy};
     default_path = "/org/banger/Manager"
 )]
 pub trait Manager {
-    /// Pulls an image; returns the job. Options: `name` s, `size` t bytes, `platform` s.
+    /// Pulls an image; returns the job. Options: `name` s, `size` t bytes, `platform` s, `credentials` h or
+    /// `username` s and `password` s.
     #[zbus(allow_interactive_auth)]
     fn pull_image(&self, reference: &str, options: &Dict) -> Result<OwnedObjectPath>;
+
+    /// A reference in full, with registry and tag.
+    fn expand_reference(&self, reference: &str, options: &Dict) -> Result<String>;
 
     /// The image of that name, id or unique prefix of an id.
     fn get_image(&self, name: &str, options: &Dict) -> Result<OwnedObjectPath>;

@@ -5,6 +5,7 @@ use crate::{
     bus,
     cli::FormatArgs,
     context::Context,
+    credentials::{self, RegistryArgs},
     error::Error,
     job::{self, Follow},
     output::{self, Format},
@@ -31,7 +32,10 @@ pub enum ImageCommand {
     #[command(after_help = "\
 Examples:
   banger image pull debian:bookworm
-  banger image pull --name app --size 4G 127.0.0.1:5000/team/app:1.2")]
+  banger image pull --name app --size 4G 127.0.0.1:5000/team/app:1.2
+  banger image pull --creds alice registry.example/team/app
+
+Credentials are found where `podman login`, `docker login` and `skopeo login` keep them.")]
     Pull {
         /// The reference, such as debian:bookworm or localhost:5000/team/app@sha256:…
         reference: String,
@@ -44,6 +48,9 @@ Examples:
         /// The platform, such as linux/amd64.
         #[arg(long)]
         platform: Option<String>,
+        /// How to log in to the registry.
+        #[command(flatten)]
+        registry: RegistryArgs,
     },
     /// List images.
     #[command(visible_alias = "list")]
@@ -120,9 +127,11 @@ Examples:
 /// [`Error`] if it could not be done.
 pub async fn image(context: &mut Context, command: ImageCommand) -> Result<(), Error> {
     match command {
-        ImageCommand::Pull { reference, name, size, platform } => {
+        ImageCommand::Pull { reference, name, size, platform, registry } => {
             let options = DictWriter::new().with_some("name", name).with_some("size", size);
-            pull(context, &reference, options.with_some("platform", platform)).await
+            let login = credentials::descriptor(context, &registry, &reference).await?;
+            let options = options.with_some("platform", platform).with_some("credentials", login);
+            pull(context, &reference, options).await
         }
         ImageCommand::Ls(format) => list(context, format.format).await,
         ImageCommand::Show { image, format } => show(context, &image, format.format).await,
@@ -182,7 +191,7 @@ async fn untag(context: &mut Context, name: &str, what: Option<String>) -> Resul
             )));
         }
     };
-    Ok(context.signals.guard(image.untag(&what, &bus::none())).await?)
+    context.signals.guard(image.untag(&what, &bus::none())).await
 }
 
 /// An age in seconds, minutes, hours, days or weeks.

@@ -6,11 +6,12 @@ use crate::{
     bus,
     cli::{MachineArgs, ProcessArgs, StreamArgs},
     context::Context,
+    credentials::{self, RegistryArgs},
     error::Error,
     job::{self, Begun, Follow},
     output,
     progress::note,
-    reference, terminal,
+    terminal,
 };
 use banger_dbus::{
     Dict, DictWriter, Error as BusError, ImageInfo, VMProxy, dict,
@@ -68,6 +69,9 @@ pub struct RunArgs {
     /// When to pull the image.
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     pub pull: Pull,
+    /// If the image is pulled: how to log in to the registry.
+    #[command(flatten)]
+    pub registry: RegistryArgs,
     /// An image's name, or a reference such as debian:bookworm.
     pub image: String,
     /// The command; without it, the image's own.
@@ -203,7 +207,8 @@ async fn find_or_pull(context: &mut Context, args: &RunArgs) -> Result<ImageId, 
         )));
     }
     let manager = context.manager().await?;
-    let options = DictWriter::new().with_some("size", args.size).done();
+    let login = credentials::descriptor(context, &args.registry, &args.image).await?;
+    let options = DictWriter::new().with_some("size", args.size).with_some("credentials", login).done();
     let call = manager.pull_image(&args.image, &options);
     let mut result = job::run(context, Follow::passing(&args.image), call).await?;
     let image: OwnedObjectPath = dict::require(&mut result, "image")?;
@@ -219,10 +224,15 @@ async fn find(context: &mut Context, typed: &str) -> Result<Option<ImageId>, Err
         Err(Error::Bus(BusError::NotFound(_) | BusError::InvalidName(_))) => {}
         Err(error) => return Err(error),
     }
+    let full = match context.signals.guard(manager.expand_reference(typed, &none)).await {
+        Ok(full) => full,
+        Err(Error::Bus(BusError::InvalidReference(_))) => return Ok(None),
+        Err(error) => return Err(error),
+    };
     let mut same = Vec::new();
     for (_, dict) in context.signals.guard(manager.list_images(&none)).await? {
         let image = ImageInfo::from_dict(dict)?;
-        if reference::is_same(typed, &image.reference) {
+        if image.reference == full {
             same.push((image.created, image.id));
         }
     }

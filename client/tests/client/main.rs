@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bus;
+mod credentials;
 mod fake;
 mod jobs;
 mod lists;

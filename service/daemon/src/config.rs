@@ -19,6 +19,8 @@ pub struct Config {
     pub boot: PathBuf,
     /// The modules of the host's kernels, a folder per release.
     pub modules: PathBuf,
+    /// What is said about registries, `*.toml`; their certificates are in `certs.d` beside it.
+    pub registries: PathBuf,
     /// The static guest binary, the `/init` of every initramfs.
     pub guest: PathBuf,
     /// The user that the service runs as.
@@ -86,6 +88,7 @@ impl Default for Config {
             run: "/run/banger".into(),
             boot: "/boot".into(),
             modules: "/lib/modules".into(),
+            registries: "/etc/banger/registries.d".into(),
             guest: "/usr/lib/banger/banger-guest".into(),
             user: "banger".into(),
             accel: AccelChoice::Auto,

@@ -15,7 +15,7 @@ use crate::{
 };
 use banger_dbus::names;
 use banger_host::{Host, HostClient};
-use banger_image::{Limits as ImageLimits, Puller};
+use banger_image::{Limits as ImageLimits, Puller, RegistriesFolder};
 use banger_model::{Bytes, Limits};
 use banger_polkit::PolkitAuthority;
 use banger_systemd::Notifier;
@@ -45,7 +45,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         gate,
         machines: Machines::default(),
         host: Arc::new(host),
-        puller: Puller::new(config.state.join("blobs"), ImageLimits::default())?,
+        puller: puller(&config)?,
         kernels: Kernels::default(),
         limits: Limits::of_host(processors(), memory()),
         bus: bus.clone(),
@@ -75,6 +75,17 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     notifier.stopping();
     tracing::info!("stopping");
     Ok(())
+}
+
+/// What pulls. An error in what is said about registries does not keep VMs from being run: it is told now, and to
+/// everybody who pulls until it is repaired.
+fn puller(config: &Config) -> Result<Puller, Error> {
+    let puller = Puller::new(config.state.join("blobs"), ImageLimits::default())?
+        .with_registries(RegistriesFolder::new(config.registries.clone()));
+    if let Err(error) = puller.registries() {
+        tracing::error!(%error, "no image can be pulled");
+    }
+    Ok(puller)
 }
 
 async fn show_everything(service: &Arc<Service>) -> Result<(), Error> {

@@ -189,7 +189,9 @@ impl Fake {
         let name = options.take("name")?.unwrap_or_else(|| "pulled".to_owned());
         let _: Option<Bytes> = options.take("size")?;
         let _: Option<String> = options.take("platform")?;
+        let credentials = content(options.take("credentials")?);
         options.finish()?;
+        self.0.note(format!("with credentials {}", String::from_utf8_lossy(&credentials)));
         if reference.contains(' ') {
             return Err(Error::InvalidReference(format!("{reference:?} is no reference\x1b[31m")));
         }
@@ -203,6 +205,16 @@ impl Fake {
             }
         };
         Ok(self.0.begin("pull-image", reference, script).await)
+    }
+
+    async fn expand_reference(&self, reference: &str, _options: Dict) -> Result<String, Error> {
+        if reference.contains(' ') {
+            return Err(Error::InvalidReference(format!("{reference:?} is no reference\x1b[31m")));
+        }
+        Ok(match reference.contains(['.', ':']) {
+            true => reference.to_owned(),
+            false => format!("short.example/{reference}:latest"),
+        })
     }
 
     async fn get_image(&self, name: &str, _options: Dict) -> Result<OwnedObjectPath, Error> {

@@ -1,6 +1,6 @@
 //! `org.banger.Manager`: where things are made, found and listed.
 
-use super::{create_options::CreateOptions, no_options};
+use super::{create_options::CreateOptions, credentials::Given, no_options};
 use crate::{
     error,
     gate::Caller,
@@ -17,7 +17,7 @@ use crate::{
     show,
 };
 use banger_dbus::{Dict, Error, Options, names};
-use banger_image::{Platform, Reference};
+use banger_image::{Login, Platform};
 use banger_model::{Bytes, ImageName, JobKind, KernelName, Uid, VmName};
 use banger_polkit::{Details, Operation};
 use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
@@ -77,7 +77,10 @@ impl ManagerObject {
     ///
     /// `reference` is such as `debian:bookworm` or `127.0.0.1:5000/team/app@sha256:...`. Options: `name` s, the
     /// image's name here (default: made of the reference, `debian-bookworm`); `size` t, bytes of the filesystem
-    /// (default: 1.25 times the content, at least 1 GiB); `platform` s, such as `linux/amd64`. The job's result
+    /// (default: 1.25 times the content, at least 1 GiB); `platform` s, such as `linux/amd64`; `credentials` h, a
+    /// file or pipe with what the registry is shown, as JSON of at most 64 KiB: `{"username", "password"}`,
+    /// `{"identity-token"}` or `{"registry-token"}`; or `username` s and `password` s. An image that is pulled with
+    /// credentials is for its owner alone, and nothing keeps the credentials. The job's result
     /// has `image` o, and `unchanged` b when the caller's image of that name and reference is the newest already;
     /// otherwise a newer one takes its name. Needs `org.banger.manager.image-pull`.
     #[zbus(out_args("job"))]
@@ -91,8 +94,9 @@ impl ManagerObject {
         let name: Option<String> = options.take("name")?;
         let size: Option<Bytes> = options.take("size")?;
         let platform: Option<String> = options.take("platform")?;
+        let given = Given::take(&mut options)?;
         options.finish()?;
-        let reference: Reference = reference.parse().map_err(error::Error::Image)?;
+        let reference = self.service.puller.reference(reference).map_err(error::Error::Image)?;
         let name: ImageName = match name {
             Some(name) => name.parse()?,
             None => reference.default_name(),
@@ -101,8 +105,11 @@ impl ManagerObject {
             Some(platform) => platform.parse().map_err(error::Error::Image)?,
             None => Platform::host(),
         };
+        let credentials = given.read().await?;
         let caller = self.caller(&header).await?;
-        let request = Pull { reference, name, size, platform, owner: caller.uid, private: false };
+        let owner = caller.uid;
+        let login = credentials.map(|credentials| Login { owner, credentials });
+        let request = Pull { reference, name, size, platform, owner, login };
         request.claim().check(&self.service)?;
         self.may(&caller, Operation::PullImage, "image", &request.reference.to_string()).await?;
         request.claim().check(&self.service)?;
@@ -111,6 +118,13 @@ impl ManagerObject {
         let new = NewJob { kind: JobKind::PullImage, subject, owner: caller.uid, cancellable: true };
         let job = self.service.jobs.start(new, |job| pull::pull(service, request, job)).await?;
         Ok(job.path())
+    }
+
+    /// A reference in full, with registry and tag: where short names come from is configured.
+    #[zbus(out_args("full"))]
+    async fn expand_reference(&self, reference: &str, options: Dict) -> Result<String, Error> {
+        no_options(options)?;
+        Ok(self.service.puller.reference(reference).map_err(error::Error::Image)?.to_string())
     }
 
     /// The image of this name, id or unique prefix of an id (at least 4 digits).

@@ -2,6 +2,7 @@
 //! is asking, resolves, authorizes, and hands one finished request to [`crate::ops`].
 
 mod create_options;
+mod credentials;
 mod exec;
 mod image;
 mod job;

@@ -3,7 +3,7 @@
 use super::publish::{self, Claim};
 use crate::{error::Error, ids, jobs::Job, kernels, service::Service, store::ImageRow};
 use banger_dbus::{Dict, DictWriter, names};
-use banger_image::{Platform, Progress, PullRequest, ROOTFS, Reference, Resolved};
+use banger_image::{Login, Platform, Progress, PullRequest, ROOTFS, Reference, Resolved};
 use banger_model::{Bytes, ImageId, ImageName, ImageSource, Phase, Uid};
 use std::{path::Path, sync::Arc};
 
@@ -20,8 +20,8 @@ pub struct Pull {
     pub platform: Platform,
     /// For whom.
     pub owner: Uid,
-    /// Whether it comes with credentials, and is its owner's alone therefore.
-    pub private: bool,
+    /// What the registry is shown; what comes of it is its owner's alone.
+    pub login: Option<Login>,
 }
 
 impl Pull {
@@ -50,7 +50,10 @@ pub async fn pull(service: Arc<Service>, request: Pull, job: Arc<Job>) -> Result
     let claim = request.claim();
     let before = claim.check(&service)?;
     job.phase(Phase::Resolving);
-    let resolved = service.puller.resolve(&request.reference, &request.platform, None, &job.cancel).await?;
+    let resolved = service
+        .puller
+        .resolve(&request.reference, &request.platform, request.login.as_ref(), &job.cancel)
+        .await?;
     if let Some(image) = before.filter(|image| request.is(image, &resolved)) {
         return Ok(answer(image.id, true));
     }
@@ -100,7 +103,7 @@ fn share(
             return Ok(Some(ImageRow {
                 reference: request.reference.to_string(),
                 owner: request.owner,
-                private: request.private,
+                private: request.login.is_some(),
                 created: ids::now().seconds,
                 ..image
             }));
@@ -123,7 +126,7 @@ async fn fetch(
         size: request.size,
         staging: staging.to_owned(),
         resolved: Some(resolved),
-        login: None,
+        login: request.login.clone(),
     };
     let pulled = service.puller.pull(&wanted, job as &dyn Progress, &job.cancel).await?;
     Ok(ImageRow {
@@ -139,7 +142,7 @@ async fn fetch(
         layers: pulled.layers,
         config: pulled.config,
         owner: request.owner,
-        private: request.private,
+        private: request.login.is_some(),
         signature: String::new(),
         kernel: String::new(),
         created: ids::now().seconds,
