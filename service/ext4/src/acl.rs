@@ -1,5 +1,5 @@
 //! POSIX ACLs: from the kernel's extended attribute (version 2, linux/posix_acl_xattr.h) to ext4's shorter
-//! form (version 1, fs/ext4/acl.h), which leaves out the ids of entries that have none.
+//! form (version 1, fs/ext4/acl.h) and back; that leaves out the ids of entries that have none.
 
 /// Converts an ACL, or says why it is not one.
 pub(crate) fn to_disk(value: &[u8]) -> Result<Vec<u8>, &'static str> {
@@ -32,6 +32,33 @@ pub(crate) fn to_disk(value: &[u8]) -> Result<Vec<u8>, &'static str> {
     Ok(disk)
 }
 
+/// The way back: the kernel's attribute from what stands on disk, or why it is not an ACL.
+pub(crate) fn from_disk(disk: &[u8]) -> Result<Vec<u8>, &'static str> {
+    let Some(([1, 0, 0, 0], mut rest)) = disk.split_first_chunk::<4>() else {
+        return Err("an ACL has an unknown version");
+    };
+    let mut value = 2u32.to_le_bytes().to_vec();
+    while let Some((entry, after)) = rest.split_first_chunk::<4>() {
+        value.extend_from_slice(entry);
+        rest = after;
+        match entry[..2] {
+            [0x02 | 0x08, 0] => match rest.split_first_chunk::<4>() {
+                Some((id, after)) => {
+                    value.extend_from_slice(id);
+                    rest = after;
+                }
+                None => return Err("an ACL is cut off"),
+            },
+            // `ACL_UNDEFINED_ID`
+            _ => value.extend_from_slice(&[0xff; 4]),
+        }
+    }
+    match rest {
+        [] => Ok(value),
+        _ => Err("an ACL is cut off"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +78,8 @@ mod tests {
         let disk =
             [1, 0, 0, 0, 1, 0, 7, 0, 2, 0, 6, 0, 0xe8, 3, 0, 0, 4, 0, 5, 0, 0x10, 0, 7, 0, 0x20, 0, 0, 0];
         assert_eq!(to_disk(&kernel).unwrap(), disk);
+        assert_eq!(from_disk(&disk).unwrap(), kernel);
+        assert!(from_disk(&disk[..disk.len() - 1]).is_err() && from_disk(&[2, 0, 0, 0]).is_err());
     }
 
     #[test]
@@ -75,6 +104,8 @@ mod tests {
             }
             value.splice(0..0, [2, 0, 0, 0]);
             let _ = to_disk(&value);
+            value[0] = 1;
+            let _ = from_disk(&value);
         }
     }
 }

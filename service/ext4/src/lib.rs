@@ -1,4 +1,4 @@
-//! Writes ext4 filesystem images: deterministic, no root, no mount.
+//! Writes ext4 filesystem images: deterministic, no root, no mount. [`reader`] reads them, and those of others.
 //!
 //! [`Writer`] takes a tree node by node and writes it to anything that can [`std::io::Write`] and
 //! [`std::io::Seek`]: an empty file, or memory. Each byte of a file goes to its final place at once;
@@ -32,6 +32,7 @@ mod layout;
 mod le;
 mod options;
 mod plan;
+pub mod reader;
 mod resize;
 mod stream;
 mod superblock;
