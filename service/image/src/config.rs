@@ -1,6 +1,7 @@
 //! What an image says about running it (OCI image specification, config.md).
 
-use crate::{Digest, ImageError, Platform, Unsafe};
+use crate::{Digest, ImageError, Layer, Platform, Unsafe, Unsupported, manifest::Descriptor};
+use banger_model::Bytes;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
@@ -111,6 +112,43 @@ impl ImageConfig {
                 labels: run.labels.unwrap_or_default(),
             },
         })
+    }
+}
+
+impl ImageConfig {
+    /// The image's layers: the manifest's blobs with the archives in them.
+    ///
+    /// # Errors
+    /// [`Unsafe::Document`] when there are not as many of the one as of the other.
+    pub(crate) fn layers(&self, blobs: Vec<Descriptor>) -> Result<Vec<Layer>, ImageError> {
+        let (layers, diffs) = (blobs.len(), self.diff_ids.len());
+        if layers != diffs {
+            let why = format!("it names {diffs} layers, and the manifest {layers}");
+            return Err(Unsafe::Document { what: "the configuration", why }.into());
+        }
+        let layer = |(blob, diff_id): (Descriptor, &Digest)| Layer {
+            digest: blob.digest,
+            diff_id: diff_id.clone(),
+            compressed: Bytes(blob.size),
+        };
+        Ok(blobs.into_iter().zip(&self.diff_ids).map(layer).collect())
+    }
+
+    /// What the image is made for: what it says, or, when it says nothing, what is `wanted`.
+    ///
+    /// # Errors
+    /// [`Unsupported::Platform`] when it says something that does not run there.
+    pub(crate) fn platform_for(&self, wanted: &Platform) -> Result<Platform, ImageError> {
+        if self.platform.os.is_empty() || self.platform.architecture.is_empty() {
+            return Ok(wanted.normal());
+        }
+        match wanted.accepts(&self.platform) {
+            Some(_) => Ok(self.platform.clone()),
+            None => {
+                let available = vec![self.platform.clone()];
+                Err(Unsupported::Platform { wanted: wanted.clone(), available }.into())
+            }
+        }
     }
 }
 

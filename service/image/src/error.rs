@@ -57,7 +57,7 @@ pub enum ImageError {
     },
     /// Bytes are not the ones that their digest names.
     #[error(
-        "{what} does not match its digest: expected {expected}, got {actual}. Pull again; if it happens again, do not trust the registry"
+        "{what} does not match its digest: expected {expected}, got {actual}. Try again; if it happens again, do not trust where it comes from"
     )]
     DigestMismatch {
         /// Manifest, configuration or layer.
@@ -136,6 +136,22 @@ pub enum Unsupported {
     /// A digest algorithm other than sha256 and sha512.
     #[error("digest {0:?} is not supported: only sha256 and sha512 are")]
     Digest(String),
+    /// An input to import that is nothing that can be.
+    #[error(
+        "it is neither an OCI archive, a docker archive, a tar of a root filesystem nor an ext4 filesystem"
+    )]
+    Archive,
+    /// An archive that does not have the one image that is wanted.
+    #[error("it has {}", choice(*several, names))]
+    Choice {
+        /// Whether it has several, and nobody said which.
+        several: bool,
+        /// What those that it has are called.
+        names: Vec<String>,
+    },
+    /// A filesystem that a guest could not mount.
+    #[error("{0}")]
+    Filesystem(String),
     /// An entry that ext4 cannot hold.
     #[error("entry {name:?} cannot be stored: {why}")]
     Entry {
@@ -204,6 +220,14 @@ impl ImageError {
             return ImageError::NoSpace { path, needed: None, available };
         }
         ImageError::Io { what, path, source: Arc::new(source) }
+    }
+}
+
+fn choice(several: bool, names: &[String]) -> String {
+    let list = if names.is_empty() { "without names".to_owned() } else { names.join(", ") };
+    match several {
+        true => format!("several images, and which one has to be said: {list}"),
+        false => format!("no such image, only those: {list}"),
     }
 }
 

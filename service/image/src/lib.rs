@@ -7,6 +7,7 @@
 //! The way of the bytes, each arrow a bounded queue or a file: `registry` (HTTP) → `blobs` (cache, digests) → `unpack`
 //! (inflate, diff digests) → `tar` (entries) → `merge` (what is visible) → `rootfs` (ext4).
 
+mod archive;
 mod blobs;
 mod bundle;
 mod catalogue;
@@ -30,6 +31,7 @@ mod tar;
 mod unfinished;
 mod unpack;
 
+pub use archive::{Export, Exported, Filesystem, Format, ImportRequest, Imported, Input, Opened, export};
 pub use blobs::{PruneBlobs, PrunedBlobs};
 pub use bundle::{Bundle, BundleRequest};
 pub use catalogue::{Artifact, Catalogue, Entry as CatalogueEntry, EntryKind, Problem};

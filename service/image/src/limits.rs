@@ -26,6 +26,8 @@ pub struct Limits {
     pub ratio_from: Bytes,
     /// Archive entries of all layers.
     pub entries: u64,
+    /// Files of an archive that images are imported from.
+    pub members: u64,
     /// One component of a path, in bytes: what ext4 can store.
     pub name: u32,
     /// A whole path or link target, in bytes: PATH_MAX without its NUL.
@@ -59,6 +61,7 @@ impl Default for Limits {
             ratio: 400,
             ratio_from: Bytes::gib(1),
             entries: 8_000_000,
+            members: 65_536,
             name: 255,
             path: 4095,
             xattrs: Bytes::kib(64),

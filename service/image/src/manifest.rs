@@ -3,6 +3,7 @@
 
 use crate::{Digest, ImageError, Limits, Platform, Unsafe, Unsupported, error::shorten};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -38,7 +39,16 @@ pub(crate) enum Document {
 
 /// Manifests for several platforms.
 #[derive(Debug)]
-pub(crate) struct Index(Vec<(Option<Platform>, Descriptor)>);
+pub(crate) struct Index(Vec<Listed>);
+
+/// One manifest of an index.
+#[derive(Debug)]
+struct Listed {
+    platform: Option<Platform>,
+    descriptor: Descriptor,
+    /// What an image layout calls it, the longest name first.
+    names: Vec<String>,
+}
 
 /// One image.
 #[derive(Debug)]
@@ -68,9 +78,19 @@ struct RawDescriptor {
     size: u64,
     platform: Option<Platform>,
     artifact_type: Option<String>,
+    annotations: Option<BTreeMap<String, String>>,
 }
 
+/// Where image layouts keep names: containerd and Docker the whole one, everybody the one that the specification has,
+/// which may be a tag alone.
+const NAMES: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+
 impl RawDescriptor {
+    fn names(&self) -> Vec<String> {
+        let annotation = |key: &&str| self.annotations.as_ref().and_then(|all| all.get(*key));
+        NAMES.iter().filter_map(annotation).map(|name| shorten(name.as_bytes())).collect()
+    }
+
     fn checked(&self) -> Result<Descriptor, ImageError> {
         Ok(Descriptor { digest: self.digest.parse()?, size: self.size })
     }
@@ -124,7 +144,11 @@ impl Index {
             if attestation || raw.artifact_type.is_some() || !is_document(&raw.media_type) {
                 continue;
             }
-            found.push((raw.platform.clone(), raw.checked()?));
+            found.push(Listed {
+                platform: raw.platform.clone(),
+                descriptor: raw.checked()?,
+                names: raw.names(),
+            });
         }
         Ok(Self(found))
     }
@@ -132,16 +156,15 @@ impl Index {
     /// The manifest for `wanted`: the best of those that run there, the first of equals. One that does not say what
     /// it is for is taken when nothing else fits; its configuration will tell.
     pub(crate) fn select(&self, wanted: &Platform) -> Result<&Descriptor, ImageError> {
-        let ranked = self
-            .0
-            .iter()
-            .filter_map(|(p, d)| p.as_ref().and_then(|p| wanted.accepts(p)).map(|rank| (rank, d)));
+        let ranked = self.0.iter().filter_map(|l| {
+            l.platform.as_ref().and_then(|p| wanted.accepts(p)).map(|rank| (rank, &l.descriptor))
+        });
         let best = ranked.min_by_key(|(rank, _)| *rank).map(|(_, descriptor)| descriptor);
         let unsaid =
-            || self.0.iter().find(|(platform, _)| platform.is_none()).map(|(_, descriptor)| descriptor);
+            || self.0.iter().find(|listed| listed.platform.is_none()).map(|listed| &listed.descriptor);
         best.or_else(unsaid).ok_or_else(|| {
             let mut available: Vec<Platform> = Vec::new();
-            for platform in self.0.iter().filter_map(|(platform, _)| platform.as_ref().map(Platform::normal))
+            for platform in self.0.iter().filter_map(|listed| listed.platform.as_ref().map(Platform::normal))
             {
                 if !available.contains(&platform) && available.len() < 32 {
                     available.push(platform);
@@ -149,6 +172,36 @@ impl Index {
             }
             Unsupported::Platform { wanted: wanted.clone(), available }.into()
         })
+    }
+}
+
+impl Index {
+    /// The image that `wanted` means, by name or digest, of the index of an image layout, with its name; the only one
+    /// when nobody says.
+    ///
+    /// # Errors
+    /// [`Unsupported::Choice`].
+    pub(crate) fn only(self, wanted: Option<&str>) -> Result<(Self, Option<String>), ImageError> {
+        let mut names: Vec<String> = Vec::new();
+        for name in self.0.iter().filter_map(|listed| listed.names.first()) {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        let Some(wanted) = wanted else {
+            return match names.len() {
+                0 | 1 => Ok((self, names.pop())),
+                _ => Err(Unsupported::Choice { several: true, names }.into()),
+            };
+        };
+        let is = |listed: &Listed| {
+            listed.names.iter().any(|name| name == wanted) || listed.descriptor.digest.to_string() == wanted
+        };
+        let found: Vec<Listed> = self.0.into_iter().filter(is).collect();
+        match found.first().map(|listed| listed.names.first().cloned()) {
+            Some(name) => Ok((Self(found), name)),
+            None => Err(Unsupported::Choice { several: false, names }.into()),
+        }
     }
 }
 

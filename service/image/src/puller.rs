@@ -2,7 +2,7 @@
 
 use crate::{
     Digest, ImageError, Limits, Platform, Progress, Reference, Registries, RegistriesFolder, RunConfig,
-    Unsafe, Unsupported,
+    Unsafe,
     blobs::{Blob, Blobs, PruneBlobs, PrunedBlobs},
     config::ImageConfig,
     manifest::{Descriptor, Document, Manifest},
@@ -223,24 +223,12 @@ impl Puller {
         let (manifest_digest, manifest) =
             unless(cancel, self.find_manifest(repository, name, platform)).await?;
         let config = self.config(repository, &manifest, cancel).await?;
-        let (layers, diffs) = (manifest.layers.len(), config.diff_ids.len());
-        if layers != diffs {
-            let why = format!("it names {diffs} layers, and the manifest {layers}");
-            return Err(Unsafe::Document { what: "the configuration", why }.into());
-        }
-        let says = !config.platform.os.is_empty() && !config.platform.architecture.is_empty();
-        if says && platform.accepts(&config.platform).is_none() {
-            let available = vec![config.platform];
-            return Err(Unsupported::Platform { wanted: platform.clone(), available }.into());
-        }
-        let pairs = manifest.layers.into_iter().zip(config.diff_ids);
+        let layers = config.layers(manifest.layers)?;
         Ok(Resolved {
             manifest_digest,
-            platform: if says { config.platform } else { platform.normal() },
+            platform: config.platform_for(platform)?,
             config: config.run,
-            layers: pairs
-                .map(|(blob, diff_id)| Layer { digest: blob.digest, diff_id, compressed: Bytes(blob.size) })
-                .collect(),
+            layers,
             repository: Arc::clone(repository),
         })
     }
@@ -368,7 +356,7 @@ impl Puller {
         cancel: &CancellationToken,
     ) -> Result<Unfinished, ImageError> {
         let slots = Arc::new(Semaphore::new(self.limits.downloads.max(1)));
-        let mut sources: Vec<Source> = Vec::new();
+        let mut sources: Vec<Source<Blob>> = Vec::new();
         // The newest layer is merged first, so it is fetched first.
         for layer in resolved.layers.iter().rev() {
             let blob = self.get(&layer.descriptor(), &resolved.repository, &slots)?;
@@ -376,7 +364,7 @@ impl Puller {
         }
         let sources = Arc::new(sources);
         let read = Arc::new(AtomicU64::new(0));
-        let options = options(request.size, resolved);
+        let options = options(request.size, &resolved.manifest_digest, resolved.compressed());
         let entries = Entries::default();
         let mut merging = spawn_blocking({
             let (sources, limits, cancel, read) =

@@ -1,7 +1,7 @@
 //! The filesystem in the staging folder, until it is whole.
 
 use crate::{
-    ImageError, Resolved,
+    Digest, ImageError,
     rootfs::{self, Entries, Rootfs},
     space,
 };
@@ -15,18 +15,26 @@ use std::{
 };
 
 /// The same manifest gives the same filesystem: nothing here depends on the host or the time.
-pub(crate) fn options(size: Option<Bytes>, resolved: &Resolved) -> Options {
+pub(crate) fn options(size: Option<Bytes>, manifest: &Digest, compressed: Bytes) -> Options {
     let mut uuid = [0; 16];
-    for (byte, digits) in uuid.iter_mut().zip(resolved.manifest_digest.hex().as_bytes().as_chunks::<2>().0) {
+    for (byte, digits) in uuid.iter_mut().zip(manifest.hex().as_bytes().as_chunks::<2>().0) {
         let digit = |d: u8| char::from(d).to_digit(16).unwrap_or(0) as u8;
         *byte = digit(digits[0]) << 4 | digit(digits[1]);
     }
     Options {
         uuid,
         label: Vec::new(),
-        expected: size.unwrap_or_else(|| space::expected(resolved.compressed())).0,
+        expected: size.unwrap_or_else(|| space::expected(compressed)).0,
         epoch: Timestamp::default(),
     }
+}
+
+/// A file without a name in `folder`, that goes with the last who has it open.
+pub(crate) fn nameless(folder: &Path) -> Result<File, ImageError> {
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).mode(0o600);
+    let flags = nix::fcntl::OFlag::O_TMPFILE.bits();
+    options.custom_flags(flags).open(folder).map_err(|e| ImageError::io("make a file in", folder, e))
 }
 
 /// A filesystem that has all its files, and is gone when nobody finishes it.

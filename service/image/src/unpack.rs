@@ -3,7 +3,7 @@
 
 use crate::{
     Digest, ImageError, Layer, Limits, Unsafe, Unsupported,
-    blobs::{Blob, Reader},
+    blobs::Blob,
     manifest::limit,
     merge::{Merger, Sink},
     tar::Archive,
@@ -26,9 +26,29 @@ const PIECE: usize = 256 << 10;
 const QUEUE: usize = 8;
 
 /// A layer and its blob.
-pub(crate) struct Source {
+pub(crate) struct Source<B> {
     pub layer: Layer,
-    pub blob: Blob,
+    pub blob: B,
+}
+
+/// Where a layer's bytes are: on their way from a registry, or in an archive.
+pub(crate) trait Bytes: Sync + 'static {
+    /// Reads from the start, and fails at the end when the bytes were not the right ones. `read` counts them.
+    fn reader(
+        &self,
+        cancel: &CancellationToken,
+        read: &Arc<AtomicU64>,
+    ) -> impl Read + Send + 'static + use<Self>;
+}
+
+impl Bytes for Blob {
+    fn reader(
+        &self,
+        cancel: &CancellationToken,
+        read: &Arc<AtomicU64>,
+    ) -> impl Read + Send + 'static + use<> {
+        Blob::reader(self, cancel, read)
+    }
 }
 
 /// What travels from thread to thread.
@@ -41,8 +61,8 @@ enum Piece {
 type Queue = SyncSender<Result<Piece, ImageError>>;
 
 /// Merges all layers, newest first, into `sink`. `read` counts the compressed bytes that were used.
-pub(crate) fn unpack<S: Sink>(
-    sources: &[Source],
+pub(crate) fn unpack<B: Bytes, S: Sink>(
+    sources: &[Source<B>],
     sink: S,
     limits: &Limits,
     cancel: &CancellationToken,
@@ -65,12 +85,12 @@ pub(crate) fn unpack<S: Sink>(
 }
 
 /// The layers in the order of the merge.
-fn newest_first(sources: &[Source]) -> impl Iterator<Item = &Source> {
+fn newest_first<B>(sources: &[Source<B>]) -> impl Iterator<Item = &Source<B>> {
     sources.iter().rev()
 }
 
-fn inflate_all(
-    sources: &[Source],
+fn inflate_all<B: Bytes>(
+    sources: &[Source<B>],
     limits: &Limits,
     cancel: &CancellationToken,
     read: &Arc<AtomicU64>,
@@ -90,7 +110,7 @@ fn inflate_all(
 /// Inflates one layer. A queue that is closed ends it too: its other end has an error to tell.
 fn inflate(
     layer: &Layer,
-    reader: Reader,
+    reader: impl Read + Send + 'static,
     limits: &Limits,
     total: &mut u64,
     to: &Queue,
@@ -136,7 +156,10 @@ fn fill(input: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
 
 /// Unpacks a blob by what it is, not by what its media type says, as Docker and containerd do. Reading to the end also
 /// reads the blob to its end, and so learns whether its digest was right.
-fn decoder(mut blob: impl Read + Send + 'static, layer: &Digest) -> Result<Box<dyn Read + Send>, ImageError> {
+pub(crate) fn decoder(
+    mut blob: impl Read + Send + 'static,
+    layer: &Digest,
+) -> Result<Box<dyn Read + Send>, ImageError> {
     let mut start = vec![0; 6];
     let filled = fill(&mut blob, &mut start).map_err(|e| damaged(layer, e))?;
     start.truncate(filled);
@@ -170,7 +193,7 @@ fn damaged(layer: &Digest, error: io::Error) -> ImageError {
 }
 
 /// Checks that the archives are the ones that the configuration names.
-fn hash_all(sources: &[Source], from: &Receiver<Result<Piece, ImageError>>, to: &Queue) {
+fn hash_all<B>(sources: &[Source<B>], from: &Receiver<Result<Piece, ImageError>>, to: &Queue) {
     for Source { layer, .. } in newest_first(sources) {
         let mut hasher = layer.diff_id.hasher();
         loop {
@@ -206,8 +229,8 @@ fn hash_all(sources: &[Source], from: &Receiver<Result<Piece, ImageError>>, to: 
     }
 }
 
-fn merge_all<S: Sink>(
-    sources: &[Source],
+fn merge_all<B: Bytes, S: Sink>(
+    sources: &[Source<B>],
     sink: S,
     limits: &Limits,
     cancel: &CancellationToken,

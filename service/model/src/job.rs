@@ -72,6 +72,8 @@ pub enum Phase {
     Publishing,
     /// Reading what the client hands over. Counts bytes.
     Importing,
+    /// Writing the files of an archive's layers into the image. Counts bytes of the layers.
+    Unpacking,
     /// Making the initramfs. Counts nothing.
     Initramfs,
     /// Copying a file or a disk. Counts bytes.
@@ -145,6 +147,7 @@ impl Phase {
             Phase::Writing => "writing",
             Phase::Publishing => "publishing",
             Phase::Importing => "importing",
+            Phase::Unpacking => "unpacking",
             Phase::Initramfs => "initramfs",
             Phase::Copying => "copying",
             Phase::Disk => "disk",

@@ -193,7 +193,8 @@ impl Superblock {
         let per_block = block / size;
         let meta_group = group / per_block;
         if self.incompatible & META_BG == 0 || meta_group < u64::from(self.first_meta_group) {
-            return (first + 1) * block + group * size;
+            // Right after the superblock, which is a block of its own where blocks have 1024 bytes.
+            return (SUPERBLOCK_OFFSET / block + 1) * block + group * size;
         }
         let start = meta_group * per_block;
         let all = self.read_only & SPARSE_SUPER == 0;

@@ -26,7 +26,7 @@ use std::{
     },
 };
 use tokio::sync::Semaphore;
-pub(crate) use transfer::{Blob, Reader};
+pub(crate) use transfer::Blob;
 
 /// The end of the names of blobs that are not whole.
 const PARTIAL: &str = ".partial";

@@ -17,7 +17,7 @@ use crate::{
 use banger_ext4::{Metadata, Timestamp};
 pub(crate) use header::{BLOCK, Header};
 use pax::Pax;
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Seek};
 
 /// Reads one layer's archive.
 pub(crate) struct Archive<R> {
@@ -287,6 +287,23 @@ impl<R: BufRead> Archive<R> {
             count -= step;
         }
         Ok(())
+    }
+}
+
+impl<R: BufRead + Seek> Archive<R> {
+    /// Where the body of the entry that `next` gave last stands in the input, and its length; goes past it without
+    /// reading it, so that nobody knows yet whether it is all there.
+    pub(crate) fn seek_body(&mut self) -> Result<(u64, u64), ImageError> {
+        if self.sparse.is_some() {
+            return Err(self.damaged("it has a sparse file where it must not be"));
+        }
+        let at = self.input.stream_position().map_err(|e| failed(&self.layer, e))?;
+        let size = self.body;
+        let past = i64::try_from(size.saturating_add(self.padding));
+        let past = past.map_err(|_| self.damaged("it has a file of an impossible size"))?;
+        self.input.seek_relative(past).map_err(|e| failed(&self.layer, e))?;
+        (self.body, self.padding) = (0, 0);
+        Ok((at, size))
     }
 }
 
