@@ -9,6 +9,7 @@ mod context;
 mod credentials;
 mod error;
 mod job;
+mod layout;
 mod modules;
 mod output;
 mod progress;

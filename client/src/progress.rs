@@ -38,6 +38,7 @@ impl Step {
             "writing" => "writing the filesystem",
             "publishing" => "publishing",
             "importing" => "importing",
+            "unpacking" => "unpacking",
             "initramfs" => "making the initramfs",
             "disk" => "making the disk",
             "starting" => "starting",
@@ -50,7 +51,10 @@ impl Step {
     }
 
     fn counts_bytes(&self) -> bool {
-        matches!(self.phase.as_str(), "pulling" | "importing" | "copying" | "disk" | "exporting")
+        matches!(
+            self.phase.as_str(),
+            "pulling" | "importing" | "unpacking" | "copying" | "disk" | "exporting"
+        )
     }
 
     /// The step as part of a line: `pulling 45 MiB of 180 MiB (25%)`.
@@ -70,8 +74,8 @@ impl Step {
     /// What the phase has written into an image, as the end of a line.
     fn written(&self) -> String {
         match (self.phase.as_str(), self.entries) {
-            ("pulling" | "importing", 1) => ", 1 file".to_owned(),
-            ("pulling" | "importing", files @ 2..) => format!(", {files} files"),
+            ("pulling" | "unpacking", 1) => ", 1 file".to_owned(),
+            ("pulling" | "unpacking", files @ 2..) => format!(", {files} files"),
             _ => String::new(),
         }
     }

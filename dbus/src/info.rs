@@ -99,6 +99,8 @@ info! {
             user: String = "user",
             /// The folder that its command runs in; empty for `/`.
             working_directory: String = "working-directory",
+            /// Why it cannot be used at the moment, with the remedy; empty when it can be.
+            unavailable: String = "unavailable",
             /// The names of the caller's VMs that use it.
             used_by: Vec<String> = "used-by",
         }

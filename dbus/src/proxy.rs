@@ -20,6 +20,17 @@ pub trait Manager {
     /// A reference in full, with registry and tag.
     fn expand_reference(&self, reference: &str, options: &Dict) -> Result<String>;
 
+    /// Makes an image of what a descriptor holds; returns the job. An empty name is the archive's own. Options:
+    /// `format` s, `select` s, `platform` s, `size` t bytes, `default-name` s, and for what does not say itself how it
+    /// is run `entrypoint` as, `command` as, `environment` as, `user` s, `working-directory` s.
+    #[zbus(allow_interactive_auth)]
+    fn import_image(&self, input: Fd<'_>, name: &str, options: &Dict) -> Result<OwnedObjectPath>;
+
+    /// Makes an image of a file that stays the caller's; returns the job. Options: `rootfs` h, `kernel` h, `initrd` h,
+    /// `modules` h, `kernel-name` s.
+    #[zbus(allow_interactive_auth)]
+    fn register_image(&self, name: &str, options: &Dict) -> Result<OwnedObjectPath>;
+
     /// The image of that name, id or unique prefix of an id.
     fn get_image(&self, name: &str, options: &Dict) -> Result<OwnedObjectPath>;
 
@@ -115,7 +126,11 @@ pub trait Image {
     #[zbus(allow_interactive_auth)]
     fn delete(&self, options: &Dict) -> Result<OwnedObjectPath>;
 
-    /// Writes the ext4 image to a descriptor; returns the job.
+    /// Copies the user's file that it is, so that it becomes banger's own; returns the job.
+    #[zbus(allow_interactive_auth)]
+    fn promote(&self, options: &Dict) -> Result<OwnedObjectPath>;
+
+    /// Writes it to a descriptor; returns the job. Options: `format` s, `ext4` or `oci`.
     fn export(&self, to: Fd<'_>, options: &Dict) -> Result<OwnedObjectPath>;
 
     /// Its id.
@@ -186,6 +201,10 @@ pub trait VM {
 
     /// Ends it at once; returns the job.
     fn kill(&self, options: &Dict) -> Result<OwnedObjectPath>;
+
+    /// Makes an image of its disk while it is stopped; returns the job.
+    #[zbus(allow_interactive_auth)]
+    fn commit(&self, name: &str, options: &Dict) -> Result<OwnedObjectPath>;
 
     /// Removes it; returns the job. Options: `force` b, for a running one too.
     fn delete(&self, options: &Dict) -> Result<OwnedObjectPath>;

@@ -1,8 +1,11 @@
-//! What the services share with systemd: readiness and watchdog ([`Notifier`]), logs that the journal
+//! What the services share with systemd: readiness and watchdog ([`Notifier`]), descriptors that outlive a
+//! restart ([`fdstore`]), logs that the journal
 //! understands ([`init_logging`]), and the names and paths that the unit files and the code agree on
 //! ([`paths`]). The unit files are in `units/`.
 
 mod error;
+pub mod fdstore;
+mod ioctl;
 mod log;
 mod notify;
 pub mod paths;

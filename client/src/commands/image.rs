@@ -1,6 +1,9 @@
 //! `banger image`.
 
-use super::each;
+use super::{
+    each,
+    sources::{self, ImportArgs, RegisterArgs},
+};
 use crate::{
     bus,
     cli::FormatArgs,
@@ -16,7 +19,7 @@ use banger_dbus::{
     model::Bytes,
     zbus::{Fd, OwnedObjectPath},
 };
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use std::{
     fs::File,
     io::{self, IsTerminal, Write},
@@ -111,14 +114,41 @@ Credentials are found where `podman login`, `docker login` and `skopeo login` ke
         #[arg(long)]
         dry_run: bool,
     },
-    /// Write an image's ext4 filesystem to a file.
+    /// Make an image of an archive (OCI layout, docker save, root filesystem) or of an ext4 filesystem; prints its name.
+    #[command(after_help = "\
+Examples:
+  banger image import layout/
+  skopeo copy docker://alpine oci-archive:/dev/stdout | banger image import --name alpine -
+  banger image import --name box --cmd /bin/sh rootfs.tar.zst")]
+    Import(#[command(flatten)] ImportArgs),
+    /// Make an image of an ext4 filesystem that stays in your file; only you see it.
+    Register(#[command(flatten)] RegisterArgs),
+    /// Copy the file of a registered image, which is banger's own from then on.
+    Promote {
+        /// The image: its name, id or a unique prefix of its id.
+        image: String,
+    },
+    /// Write an image to a file, as an ext4 filesystem or as an OCI archive.
     Export {
         /// The image: its name, id or a unique prefix of its id.
         image: String,
         /// The file; - for standard output.
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
+        /// What to write.
+        #[arg(long, value_enum, default_value_t)]
+        format: ExportFormat,
     },
+}
+
+/// What an image is written as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// Its filesystem.
+    #[default]
+    Ext4,
+    /// The archive of an OCI image layout.
+    Oci,
 }
 
 /// Does it.
@@ -155,7 +185,10 @@ pub async fn image(context: &mut Context, command: ImageCommand) -> Result<(), E
                 .with_some("larger-than", larger_than);
             prune(context, &options.done(), yes, dry_run).await
         }
-        ImageCommand::Export { image, output } => export(context, &image, &output).await,
+        ImageCommand::Import(args) => sources::import(context, args).await,
+        ImageCommand::Register(args) => sources::register(context, args).await,
+        ImageCommand::Promote { image } => sources::promote(context, &image).await,
+        ImageCommand::Export { image, output, format } => export(context, &image, &output, format).await,
     }
 }
 
@@ -261,6 +294,7 @@ async fn show(context: &mut Context, name: &str, format: Format) -> Result<(), E
         ("user", output::or_dash(&image.user)),
         ("working folder", output::or_dash(&image.working_directory)),
         ("used by", output::list(&image.used_by)),
+        ("not available", output::or_dash(&image.unavailable)),
     ]))
 }
 
@@ -342,13 +376,13 @@ async fn confirm(context: &mut Context, question: &str) -> Result<bool, Error> {
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
-async fn export(context: &mut Context, name: &str, to: &Path) -> Result<(), Error> {
+async fn export(context: &mut Context, name: &str, to: &Path, format: ExportFormat) -> Result<(), Error> {
     let image = find(context, name).await?;
     let standard = to == Path::new("-");
     let target: OwnedFd = match standard {
         true if io::stdout().is_terminal() => {
             return Err(Error::Usage(
-                "a filesystem is nothing for a terminal: give --output FILE, or a pipe".into(),
+                "an image is nothing for a terminal: give --output FILE, or a pipe".into(),
             ));
         }
         true => {
@@ -356,11 +390,12 @@ async fn export(context: &mut Context, name: &str, to: &Path) -> Result<(), Erro
         }
         false => File::create(to).map_err(|e| Error::file("create", to, e))?.into(),
     };
-    let options = bus::none();
+    let format = if format == ExportFormat::Oci { "oci" } else { "ext4" };
+    let options = DictWriter::new().with("format", format.to_owned()).done();
     let call = image.export(Fd::from(target), &options);
     let result = job::run(context, Follow::of(name), call).await;
     if result.is_err() && !standard && to.is_file() {
-        // Half a filesystem helps nobody.
+        // Half an image helps nobody.
         let _ = std::fs::remove_file(to);
     }
     result.map(|_| ())

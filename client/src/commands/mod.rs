@@ -5,6 +5,7 @@ pub mod image;
 pub mod job;
 pub mod kernel;
 pub mod run;
+pub mod sources;
 pub mod system;
 pub mod version;
 pub mod vm;

@@ -1,6 +1,6 @@
 //! `banger vm`.
 
-use super::each;
+use super::{each, sources};
 use crate::{
     bus,
     cli::{FormatArgs, MachineArgs, ProcessArgs},
@@ -52,6 +52,13 @@ Examples:
         /// The VMs: name, id or a unique prefix of an id.
         #[arg(required = true)]
         vms: Vec<String>,
+    },
+    /// Make an image of a stopped VM's disk; prints its name.
+    Commit {
+        /// The VM: its name, id or a unique prefix of its id.
+        vm: String,
+        /// The image's name.
+        name: String,
     },
     /// Remove VMs with their disks.
     Rm {
@@ -123,6 +130,7 @@ pub async fn vm(context: &mut Context, command: VmCommand) -> Result<(), Error> 
             let proxy = find(context, &vm).await?;
             job::run(context, Follow::passing(&vm), proxy.start(&bus::none())).await.map(drop)
         }
+        VmCommand::Commit { vm, name } => sources::commit(context, &vm, &name).await,
         VmCommand::Stop { timeout, force, vms } => {
             let options =
                 DictWriter::new().with_some("timeout", timeout).with_some("force", force.then_some(true));

@@ -9,23 +9,22 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Copies `image` to a new file `disk` of `size` bytes, which is at least the image's size. `copied` is told
+/// Copies the image `from` to a new file `disk` of `size` bytes, which is at least the image's size. `copied` is told
 /// the offset reached. The disk is in the page cache then: [`sync`] makes it durable.
 ///
 /// # Errors
 /// [`Error::Cancelled`], [`Error::NoSpace`], or what failed. The unfinished file is the caller's to remove.
 pub fn make(
-    image: &Path,
+    from: &File,
     disk: &Path,
     size: Bytes,
     cancel: &CancellationToken,
     copied: impl Fn(u64),
 ) -> Result<(), Error> {
     let failed = |error| Error::disk(disk, error);
-    let from = File::open(image).map_err(|error| Error::disk(image, error))?;
     let to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(disk).map_err(failed)?;
     let length = from.metadata().map_err(failed)?.len();
-    copy_sparse(&from, &to, length, cancel, copied).map_err(failed)?;
+    copy_sparse(from, &to, length, cancel, copied).map_err(failed)?;
     to.set_len(size.0.max(length)).map_err(failed)
 }
 
@@ -63,7 +62,10 @@ mod tests {
         file.write_all_at(b"middle", 40 << 20).unwrap();
         file.set_len(100 << 20).unwrap();
         let reached = Cell::new(0);
-        make(&image, &disk, Bytes::mib(200), &CancellationToken::new(), |n| reached.set(n)).unwrap();
+        make(&File::open(&image).unwrap(), &disk, Bytes::mib(200), &CancellationToken::new(), |n| {
+            reached.set(n)
+        })
+        .unwrap();
 
         let copy = File::open(&disk).unwrap();
         assert_eq!(copy.metadata().unwrap().len(), 200 << 20);
@@ -83,8 +85,11 @@ mod tests {
         std::fs::write(&image, b"data").unwrap();
         let cancel = CancellationToken::new();
         cancel.cancel();
-        let cancelled = make(&image, &disk, Bytes::mib(1), &cancel, |_| {});
+        let cancelled = make(&File::open(&image).unwrap(), &disk, Bytes::mib(1), &cancel, |_| {});
         assert!(matches!(cancelled, Err(Error::Cancelled)));
-        assert!(make(&image, &disk, Bytes::mib(1), &CancellationToken::new(), |_| {}).is_err());
+        assert!(
+            make(&File::open(&image).unwrap(), &disk, Bytes::mib(1), &CancellationToken::new(), |_| {})
+                .is_err()
+        );
     }
 }

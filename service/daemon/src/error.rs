@@ -96,6 +96,50 @@ pub enum Error {
         /// Its state.
         state: VmState,
     },
+    /// The VM does not rest.
+    #[error(
+        "the VM {name:?} is {state}, and only the disk of one that is stopped can be committed: stop it with `banger vm stop {name}`"
+    )]
+    NotStopped {
+        /// Its name.
+        name: String,
+        /// Its state.
+        state: VmState,
+    },
+    /// The VM's disk was not unmounted.
+    #[error(
+        "the disk of {name:?} is not at rest ({why}): start the VM and stop it once, with `banger vm start {name}` and `banger vm stop {name}`"
+    )]
+    DirtyDisk {
+        /// The VM's name.
+        name: String,
+        /// What its superblock says.
+        why: String,
+    },
+    /// A user's file that an image is made of is not at hand.
+    #[error(
+        "the image {name:?} is not available, because {why}: register it again with `banger image register --name {name} --rootfs FILE`"
+    )]
+    Unavailable {
+        /// The image's name.
+        name: String,
+        /// What happened to the file.
+        why: &'static str,
+    },
+    /// The image is a user's file, and nobody else's business.
+    #[error(
+        "the image {name:?} is a file of its owner's, which others cannot use: make it banger's own first, with `banger image promote {name}`"
+    )]
+    StaysPrivate {
+        /// Its name.
+        name: String,
+    },
+    /// The image is banger's own already.
+    #[error("the image {name:?} is banger's own: only one that was registered can be promoted")]
+    NotRegistered {
+        /// Its name.
+        name: String,
+    },
     /// The guest's agent is away.
     #[error(
         "the guest of {name:?} does not answer at the moment: try again, or look at `banger vm console {name}`"
@@ -232,9 +276,14 @@ impl From<Error> for Bus {
             Error::Refused(Refusal::NotFound) | Error::NotFound { .. } => Bus::NotFound(text),
             Error::Refused(_) | Error::NoCaller => Bus::AccessDenied(text),
             Error::Ambiguous { .. } => Bus::Ambiguous(text),
-            Error::NotRunning { .. } | Error::Runs { .. } | Error::NotCancellable { .. } => {
-                Bus::WrongState(text)
-            }
+            Error::NotRunning { .. }
+            | Error::Runs { .. }
+            | Error::NotStopped { .. }
+            | Error::DirtyDisk { .. }
+            | Error::Unavailable { .. }
+            | Error::StaysPrivate { .. }
+            | Error::NotRegistered { .. }
+            | Error::NotCancellable { .. } => Bus::WrongState(text),
             Error::NoAgent { .. } | Error::GuestSilent { .. } => Bus::GuestUnreachable(text),
             Error::NoCommand | Error::Spec(_) => Bus::InvalidSpec(text),
             Error::NoSlot | Error::TooMany(_) => Bus::QuotaExceeded(text),

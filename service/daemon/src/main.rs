@@ -19,6 +19,7 @@ mod machines;
 mod ops;
 mod privileges;
 mod reconcile;
+mod registered;
 mod serve;
 mod service;
 mod show;

@@ -9,6 +9,7 @@ use crate::{
     kernels::{self, Kernels},
     machines::Machines,
     reconcile::reconcile,
+    registered::{self, Registered},
     service::Service,
     store::Store,
     turns::Turns,
@@ -18,7 +19,7 @@ use banger_host::{Host, HostClient};
 use banger_image::{Limits as ImageLimits, Puller, RegistriesFolder};
 use banger_model::{Bytes, Limits};
 use banger_polkit::PolkitAuthority;
-use banger_systemd::Notifier;
+use banger_systemd::{Notifier, fdstore};
 use std::{fs::File, path::Path, sync::Arc, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 use zbus::{connection, fdo};
@@ -49,11 +50,13 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         kernels: Kernels::default(),
         limits: Limits::of_host(processors(), memory()),
         bus: bus.clone(),
+        registered: Registered::default(),
         making: Turns::default(),
         publication: tokio::sync::Mutex::default(),
         config,
     });
     reconcile(&service).await?;
+    registered::restore(&service, fdstore::kept());
     show_everything(&service).await?;
     // Last, so that nobody ever meets half of the objects.
     bus.request_name_with_flags(names::SERVICE, fdo::RequestNameFlags::DO_NOT_QUEUE).await?;

@@ -9,6 +9,7 @@ use crate::{
     kernels::Kernels,
     lookup,
     machines::Machines,
+    registered::Registered,
     store::{ImageRow, Store, VmRow},
     turns::Turns,
 };
@@ -41,6 +42,8 @@ pub struct Service {
     pub limits: Limits,
     /// The system bus.
     pub bus: Connection,
+    /// Files that stay their users'.
+    pub registered: Registered,
     /// Whose turn it is to make the image of a manifest.
     pub making: Turns,
     /// Held across "check the name, rename, insert" alone.

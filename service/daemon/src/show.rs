@@ -36,6 +36,7 @@ pub fn image(service: &Service, image: &ImageRow, vms: &[VmRow], caller: &Caller
         environment: image.config.env.clone(),
         user: image.config.user.clone().unwrap_or_default(),
         working_directory: image.config.working_dir.clone().unwrap_or_default(),
+        unavailable: service.unavailable(image).map(|error| error.to_string()).unwrap_or_default(),
         used_by: users.map(|vm| vm.name.to_string()).collect(),
     }
 }

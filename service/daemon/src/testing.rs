@@ -86,6 +86,7 @@ async fn service(folder: &Path, bus: Connection, host: Arc<FakeHost>, accel: Acc
         kernels: Kernels::default(),
         limits: Limits::of_host(4, Bytes::gib(4)),
         bus,
+        registered: crate::registered::Registered::default(),
         making: Turns::default(),
         publication: tokio::sync::Mutex::default(),
         config,

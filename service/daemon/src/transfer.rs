@@ -119,6 +119,24 @@ impl Peer {
     }
 }
 
+/// A descriptor to read, by what can be done with it.
+pub enum Source {
+    /// A file, which can be read at any place.
+    File(File),
+    /// A pipe, which is read once.
+    Pipe(Peer),
+}
+
+impl Peer {
+    /// What it is.
+    pub fn into_source(self) -> Source {
+        match self.regular {
+            true => Source::File(self.file),
+            false => Source::Pipe(self),
+        }
+    }
+}
+
 impl Read for Peer {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.ready(PollFlags::POLLIN)?;
@@ -167,6 +185,37 @@ pub fn receive(
     }
     file.sync_all().map_err(failed)?;
     Ok(at)
+}
+
+/// Copies all of a reader to a new file, zeros as holes.
+///
+/// # Errors
+/// What failed, on either side.
+pub fn receive_sparse(from: &mut dyn Read, to: &File, copied: impl Fn(u64)) -> io::Result<u64> {
+    const BLOCK: usize = 4096;
+    let (mut buffer, mut at) = (vec![0; 1 << 20], 0);
+    loop {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match from.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for (number, block) in buffer[..filled].chunks(BLOCK).enumerate() {
+            if block.iter().any(|byte| *byte != 0) {
+                to.write_all_at(block, at + (number * BLOCK) as u64)?;
+            }
+        }
+        at += filled as u64;
+        copied(at);
+        if filled < buffer.len() {
+            to.set_len(at)?;
+            return Ok(at);
+        }
+    }
 }
 
 /// Copies the first `length` bytes of a file to the same offsets of another. Blocks are shared where the

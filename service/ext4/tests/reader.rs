@@ -207,7 +207,7 @@ fn what_mke2fs_made_reads_equal() {
         &["-t", "ext4", "-b", "1024", "-g", "1024", "-O", "meta_bg,^resize_inode"],
         &["-t", "ext4", "-O", "bigalloc,^has_journal"],
         &["-t", "ext3", "-b", "1024"],
-        &["-t", "ext2", "-b", "1024", "-I", "128", "-O", "^dir_index,^sparse_super"],
+        &["-t", "ext2", "-b", "1024", "-I", "128", "-O", "^dir_index,^sparse_super,^resize_inode"],
     ] {
         mke2fs(&tree, &image, arguments);
         let reader = Reader::open(File::open(&image).unwrap()).unwrap();

@@ -31,7 +31,9 @@ mod tar;
 mod unfinished;
 mod unpack;
 
-pub use archive::{Export, Exported, Filesystem, Format, ImportRequest, Imported, Input, Opened, export};
+pub use archive::{
+    Export, Exported, Filesystem, Format, ImportRequest, Imported, Input, Opened, Prepared, export,
+};
 pub use blobs::{PruneBlobs, PrunedBlobs};
 pub use bundle::{Bundle, BundleRequest};
 pub use catalogue::{Artifact, Catalogue, Entry as CatalogueEntry, EntryKind, Problem};

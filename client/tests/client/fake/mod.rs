@@ -104,6 +104,7 @@ impl State {
             environment: vec![],
             user: String::new(),
             working_directory: String::new(),
+            unavailable: String::new(),
             used_by: vec![],
         };
         let path = info.id.path();

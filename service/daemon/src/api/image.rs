@@ -1,8 +1,19 @@
 //! `org.banger.Image`.
 
 use super::{manager::check_quota, no_options};
-use crate::{error, gate::Caller, jobs::NewJob, ops::images, service::Service, show, store::ImageRow};
-use banger_dbus::{Dict, Error};
+use crate::{
+    error,
+    gate::Caller,
+    jobs::NewJob,
+    ops::{
+        export::{self, ExportFormat},
+        images, register,
+    },
+    service::Service,
+    show,
+    store::ImageRow,
+};
+use banger_dbus::{Dict, Error, Options};
 use banger_model::{ImageId, ImageName, JobKind};
 use banger_polkit::{Details, Operation};
 use std::sync::Arc;
@@ -64,8 +75,8 @@ impl ImageObject {
 /// owner, who pulled it, and root alone.
 #[zbus::interface(name = "org.banger.Image")]
 impl ImageObject {
-    /// Everything known of it: id, name, source, reference, digest, platform, signature, kernel, user and
-    /// working-directory s; size, content, compressed, used and created t; owner-uid u; private b; names, layers,
+    /// Everything known of it: id, name, source, reference, digest, platform, signature, kernel, user,
+    /// working-directory and unavailable s; size, content, compressed, used and created t; owner-uid u; private b; names, layers,
     /// entrypoint, command, environment and used-by as. `used-by` names those of the caller's VMs that are made of
     /// it.
     #[zbus(out_args("description"))]
@@ -125,8 +136,27 @@ impl ImageObject {
         Ok(job.path())
     }
 
-    /// Writes the ext4 filesystem to a descriptor, a file (holes stay holes) or a pipe. The job's result has
-    /// `bytes` t.
+    /// Makes a registered image banger's own: its file is copied, and no longer needed then. Its id, its names and its
+    /// VMs stay. The job's result has `image` o.
+    #[zbus(out_args("job"))]
+    async fn promote(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        no_options(options)?;
+        let image = self.owned(&header).await?;
+        let caller = self.service.gate.caller(&header).await?;
+        check_quota(&self.service, caller.uid)?;
+        let (service, subject) = (self.service.clone(), image.called());
+        let new = NewJob { kind: JobKind::PromoteImage, subject, owner: caller.uid, cancellable: true };
+        let job = self.service.jobs.start(new, |job| register::promote(service, image, job)).await?;
+        Ok(job.path())
+    }
+
+    /// Writes it to a descriptor, a file or a pipe. Option: `format` s, `ext4` (the default: the filesystem, whose
+    /// holes stay holes in a file) or `oci` (the archive of an OCI image layout with one layer, made of all files
+    /// but sockets). The job's result has `bytes` t, and for `oci` the manifest's `digest` s.
     #[zbus(out_args("job"))]
     async fn export(
         &self,
@@ -134,14 +164,17 @@ impl ImageObject {
         output: OwnedFd,
         options: Dict,
     ) -> Result<OwnedObjectPath, Error> {
-        no_options(options)?;
+        let mut options = Options::new(options);
+        let format: Option<String> = options.take("format")?;
+        options.finish()?;
+        let format = format.as_deref().unwrap_or("ext4").parse::<ExportFormat>()?;
         let caller = self.service.gate.caller(&header).await?;
         let image = self.image(&caller)?;
         check_quota(&self.service, caller.uid)?;
         let (service, subject) = (self.service.clone(), image.called());
         let new = NewJob { kind: JobKind::ExportImage, subject, owner: caller.uid, cancellable: true };
-        let job =
-            self.service.jobs.start(new, |job| images::export(service, image, output.into(), job)).await?;
+        let work = |job| export::export(service, image, output.into(), format, job);
+        let job = self.service.jobs.start(new, work).await?;
         Ok(job.path())
     }
 

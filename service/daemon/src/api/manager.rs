@@ -1,16 +1,17 @@
 //! `org.banger.Manager`: where things are made, found and listed.
 
-use super::{create_options::CreateOptions, credentials::Given, no_options};
+use super::{create_options::CreateOptions, credentials::Given, import_options, no_options};
 use crate::{
     error,
     gate::Caller,
     jobs::{Job, NewJob},
     kernels,
     ops::{
-        create,
-        kernels::{Import, import},
+        create, import,
+        kernels::{Import, import as import_kernel},
         prune::{self, Prune},
         pull::{self, Pull},
+        register::{self, Register},
         usage,
     },
     service::Service,
@@ -127,6 +128,64 @@ impl ManagerObject {
         Ok(self.service.puller.reference(reference).map_err(error::Error::Image)?.to_string())
     }
 
+    /// Makes an image of what a descriptor, a file or a pipe, holds.
+    ///
+    /// An empty `name` is made of what the archive calls the image or, where it says nothing, the option
+    /// `default-name` s. Options: `format` s, `auto` (the default: by its first bytes and names), `oci` (the archive of
+    /// an image layout), `docker` (what `docker save` writes), `rootfs` (the archive of a root filesystem) or `ext4`
+    /// (a filesystem, taken as it is); archives may be compressed with gzip or zstd. `select` s, which image of an
+    /// archive that has several, by its name there or its digest; `platform` s; `size` t, bytes of the filesystem;
+    /// and for `rootfs` and `ext4`, which do not say how they are run: `entrypoint` as, `command` as, `environment`
+    /// as, `user` s, `working-directory` s. The job's result has `image` o. Needs `org.banger.manager.image-import`.
+    #[zbus(out_args("job"))]
+    async fn import_image(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        input: zbus::OwnedFd,
+        name: &str,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        let caller = self.caller(&header).await?;
+        let request = import_options::import(input.into(), name, options, caller.uid)?;
+        let shown = request.name.as_ref().map_or_else(|| "without a name".to_owned(), ToString::to_string);
+        self.may(&caller, Operation::ImportImage, "image", &shown).await?;
+        let service = self.service.clone();
+        let subject = request.name.as_ref().map_or_else(|| "import".to_owned(), ToString::to_string);
+        let new = NewJob { kind: JobKind::ImportImage, subject, owner: caller.uid, cancellable: true };
+        let job = self.service.jobs.start(new, |job| import::import(service, request, job)).await?;
+        Ok(job.path())
+    }
+
+    /// Makes a private image of a file that stays the caller's: the service keeps the descriptor and never writes.
+    ///
+    /// Options: `rootfs` h, required, an ext4 filesystem in a regular file, open for reading; `kernel` h, `initrd` h
+    /// and `modules` h as for `ImportKernel`, a kernel that is taken in under the image's name and is what its VMs
+    /// boot; or `kernel-name` s, one that is here. The file of an image that is not available any more comes back by
+    /// registering it again under the same name. The job's result has `image` o. Needs
+    /// `org.banger.manager.image-import`, and with a kernel `org.banger.manager.kernel-import`.
+    #[zbus(out_args("job"))]
+    async fn register_image(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        name: &str,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        let caller = self.caller(&header).await?;
+        let request = import_options::register(name, options, caller.uid)?;
+        if let Some(kernel) = &request.kernel_name {
+            kernels::find(&self.service, kernel.as_str())?;
+        }
+        Register::before(&self.service, &request.name, caller.uid)?;
+        self.may(&caller, Operation::ImportImage, "image", request.name.as_str()).await?;
+        if request.kernel.is_some() {
+            self.may(&caller, Operation::ImportKernel, "kernel", request.name.as_str()).await?;
+        }
+        let (service, subject) = (self.service.clone(), request.name.to_string());
+        let new = NewJob { kind: JobKind::RegisterImage, subject, owner: caller.uid, cancellable: true };
+        let job = self.service.jobs.start(new, |job| register::register(service, request, job)).await?;
+        Ok(job.path())
+    }
+
     /// The image of this name, id or unique prefix of an id (at least 4 digits).
     #[zbus(out_args("image"))]
     async fn get_image(
@@ -225,7 +284,7 @@ impl ManagerObject {
         let request = Import { name, kernel, initrd, modules, owner: caller.uid };
         let service = self.service.clone();
         let new = NewJob { kind: JobKind::ImportKernel, subject, owner: caller.uid, cancellable: true };
-        let job = self.service.jobs.start(new, |job| import(service, request, job)).await?;
+        let job = self.service.jobs.start(new, |job| import_kernel(service, request, job)).await?;
         Ok(job.path())
     }
 

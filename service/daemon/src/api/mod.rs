@@ -5,6 +5,7 @@ mod create_options;
 mod credentials;
 mod exec;
 mod image;
+mod import_options;
 mod job;
 mod kernel;
 mod manager;

@@ -6,6 +6,7 @@ use crate::{
     gate::Caller,
     jobs::{Job, NewJob},
     ops::{
+        commit::{self, Commit},
         exec::{self, Run},
         lifecycle::{self, Stop},
     },
@@ -15,7 +16,7 @@ use crate::{
 };
 use banger_agent::WindowSize;
 use banger_dbus::{Dict, Error, Options, names};
-use banger_model::{JobKind, VmEvent, VmId};
+use banger_model::{ImageName, JobKind, VmEvent, VmId};
 use banger_polkit::{Details, Operation};
 use std::{fs::File, future::Future, sync::Arc, time::Duration};
 use zbus::{OwnedFd, OwnedObjectPath, message::Header};
@@ -134,6 +135,28 @@ impl VmObject {
             lifecycle::stop(&service, id, how, &job).await
         };
         self.job(allowed, JobKind::StopVm, false, work).await
+    }
+
+    /// Makes an image called `name` of its disk, which is to be run as the VM's own image is. Only while the VM is
+    /// stopped, and it cannot start meanwhile; a disk that was not unmounted is refused. The image is private until it
+    /// is shared. The job's result has `image` o. Needs `org.banger.manager.image-import`.
+    #[zbus(out_args("job"))]
+    async fn commit(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        name: &str,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        no_options(options)?;
+        let name: ImageName = name.parse()?;
+        let (caller, vm) = self.may(&header, Operation::UseVm).await?;
+        check_quota(&self.service, caller.uid)?;
+        let details = Details::from([("image", name.to_string())]);
+        self.service.gate.authorize(&caller, Operation::ImportImage, None, details).await?;
+        let request = Commit { vm: vm.id, name, owner: caller.uid };
+        let (service, subject) = (self.service.clone(), request.name.to_string());
+        let new = NewJob { kind: JobKind::CommitVm, subject, owner: caller.uid, cancellable: true };
+        Ok(self.service.jobs.start(new, |job| commit::commit(service, request, job)).await?.path())
     }
 
     /// Stops it as `Stop` does, with the same options, and starts it again. Needs `org.banger.manager.vm-run`.

@@ -170,7 +170,7 @@ async fn make(service: &Arc<Service>, vm: &VmRow, start: bool, job: &Arc<Job>) -
     let folder = service.vm_folder(vm.id);
     tokio::fs::create_dir_all(&folder).await.map_err(|e| Error::disk(&folder, e))?;
     let (from, to, size, working) =
-        (service.rootfs(image.id), service.disk(vm.id), vm.spec.size.disk, job.clone());
+        (service.open_rootfs(&image)?, service.disk(vm.id), vm.spec.size.disk, job.clone());
     let path = to.clone();
     tokio::task::spawn_blocking(move || {
         disk::make(&from, &path, size, &working.cancel, |n| working.advance(n))

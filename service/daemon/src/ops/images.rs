@@ -1,15 +1,14 @@
-//! Naming, sharing, deleting and exporting images.
+//! Naming, sharing and deleting images.
 
 use crate::{
     error::Error,
     jobs::Job,
     service::Service,
     store::{ImageRow, StoreError, VmRow},
-    transfer::{Direction, Peer},
 };
-use banger_dbus::{Dict, DictWriter};
+use banger_dbus::Dict;
 use banger_model::{ImageId, ImageName, Phase, Uid};
-use std::{fs::File, os::fd::OwnedFd, sync::Arc};
+use std::sync::Arc;
 
 /// Gives an image one more name.
 ///
@@ -42,8 +41,11 @@ pub async fn untag(service: &Service, image: &ImageRow, name: &ImageName) -> Res
 /// Lets everybody see and use an image.
 ///
 /// # Errors
-/// When the database fails.
+/// [`Error::StaysPrivate`] for a file that is still its user's.
 pub async fn share(service: &Service, image: &ImageRow) -> Result<(), Error> {
+    if service.is_registered(image) {
+        return Err(Error::StaysPrivate { name: image.called() });
+    }
     service.store.set_image_private(image.id, false)?;
     service.image_changed(image.id).await;
     Ok(())
@@ -77,6 +79,7 @@ pub async fn remove(service: &Service, image: &ImageRow, caller: Uid) -> Result<
         result => result?,
     }
     service.hide_image(image.id).await;
+    service.registered.release(image.id);
     let folder = service.images().join(image.id.to_string());
     tokio::fs::remove_dir_all(&folder).await.map_err(|e| Error::disk(&folder, e))
 }
@@ -100,27 +103,4 @@ pub fn in_words<'a>(vms: impl Iterator<Item = &'a VmRow>, caller: Uid) -> Vec<St
         more => words.push(format!("{more} VMs of other users")),
     }
     words
-}
-
-/// Writes an image's filesystem to a client's descriptor.
-///
-/// # Errors
-/// [`Error::Descriptor`] when it is neither a file nor a pipe; else what failed.
-pub async fn export(
-    service: Arc<Service>,
-    image: ImageRow,
-    to: OwnedFd,
-    job: Arc<Job>,
-) -> Result<Dict, Error> {
-    job.phase(Phase::Exporting);
-    job.total(image.size.0);
-    let path = service.rootfs(image.id);
-    let working = job.clone();
-    tokio::task::spawn_blocking(move || {
-        let mut peer = Peer::new(to, "output", Direction::Out, working.cancel.clone())?;
-        let from = File::open(&path).map_err(|e| Error::disk(&path, e))?;
-        peer.send(&from, &path, |n| working.advance(n))
-    })
-    .await??;
-    Ok(DictWriter::new().with("bytes", image.size).done())
 }

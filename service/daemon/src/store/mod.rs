@@ -6,11 +6,13 @@
 mod ballast;
 mod images;
 mod kernels;
+mod registered;
 mod schema;
 mod vms;
 
 pub use images::ImageRow;
 pub use kernels::KernelRow;
+pub use registered::FileIdentity;
 pub use vms::{VmRow, VmSpec};
 
 use ballast::Ballast;

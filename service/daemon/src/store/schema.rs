@@ -28,6 +28,14 @@ const MIGRATIONS: &[&str] = &["
         image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE
     ) STRICT;
     CREATE INDEX image_names_by_image ON image_names (image);
+    CREATE TABLE registered (
+        image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE,
+        device INTEGER NOT NULL,
+        inode INTEGER NOT NULL,
+        size INTEGER NOT NULL,
+        seconds INTEGER NOT NULL,
+        nanoseconds INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
     CREATE TABLE kernels (
         id TEXT PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,

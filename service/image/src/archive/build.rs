@@ -1,6 +1,6 @@
 //! From layers that are in files to a filesystem.
 
-use super::{ImportRequest, Imported, region::Region};
+use super::{Imported, region::Region};
 use crate::{
     Digest, ImageError, Limits, Platform, Progress, ROOTFS, RunConfig, Unsafe,
     rootfs::{Entries, LARGEST},
@@ -10,6 +10,7 @@ use crate::{
 };
 use banger_model::{Bytes, Phase};
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -36,22 +37,23 @@ pub(super) struct Plan {
 /// Merges the layers and writes the filesystem.
 pub(super) fn build(
     plan: Plan,
-    request: &ImportRequest,
+    size: Option<Bytes>,
+    staging: &Path,
     limits: &Limits,
     progress: &dyn Progress,
     cancel: &CancellationToken,
 ) -> Result<Imported, ImageError> {
-    let Plan { reference, manifest_digest, platform, config, sources } = plan;
-    if let Some(size) = request.size.filter(|size| *size > LARGEST || size.0 == 0) {
+    let Plan { reference: _, manifest_digest, platform, config, sources } = plan;
+    if let Some(size) = size.filter(|size| *size > LARGEST || size.0 == 0) {
         return Err(ImageError::InvalidSize { size, least: Bytes::mib(1), most: LARGEST });
     }
     let compressed = Bytes(sources.iter().map(|source| source.layer.compressed.0).sum());
-    space::check(&request.staging, Bytes(0), &request.staging, compressed)?;
+    space::check(staging, Bytes(0), staging, compressed)?;
     progress.phase(Phase::Unpacking);
     progress.total(compressed.0);
-    let options = options(request.size, &manifest_digest, compressed);
+    let options = options(size, &manifest_digest, compressed);
     let entries = Entries::default();
-    let unfinished = Unfinished::create(request.staging.join(ROOTFS), options, entries.clone())?;
+    let unfinished = Unfinished::create(staging.join(ROOTFS), options, entries.clone())?;
     let read = Arc::new(AtomicU64::new(0));
     let filled = thread::scope(|scope| {
         let (done, told) = channel::<()>();
@@ -73,9 +75,8 @@ pub(super) fn build(
     progress.entries(entries.written());
     progress.advance(compressed.0);
     progress.phase(Phase::Writing);
-    let summary = unfinished.finish(request.size)?;
+    let summary = unfinished.finish(size)?;
     Ok(Imported {
-        reference,
         manifest_digest,
         platform,
         config,

@@ -22,7 +22,10 @@ use banger_model::{Bytes, Phase};
 pub use export::{Export, Exported, export};
 pub use open::{Input, Opened};
 pub use raw::Filesystem;
-use std::{path::PathBuf, str::FromStr};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 use tokio_util::sync::CancellationToken;
 
 /// What an import says its input is.
@@ -60,26 +63,22 @@ impl FromStr for Format {
     }
 }
 
-/// What to import, and where to.
+/// What to import.
 #[derive(Debug, Clone)]
 pub struct ImportRequest {
     /// Which image of an archive that has several: its name there, or its digest.
     pub select: Option<String>,
     /// For which machine.
     pub platform: Platform,
-    /// Size of the filesystem; `None` is the larger of 1.25 times the content and 1 GiB.
-    pub size: Option<Bytes>,
     /// How to run a root filesystem, which does not say so itself.
     pub config: RunConfig,
-    /// An existing empty folder, in which `rootfs.ext4` is made. It is empty again after a failure.
-    pub staging: PathBuf,
+    /// An existing folder for what comes through a pipe; the file in it has no name.
+    pub scratch: PathBuf,
 }
 
 /// An archive that has become a filesystem: `rootfs.ext4` in the staging folder.
 #[derive(Debug, Clone)]
 pub struct Imported {
-    /// What the archive calls the image, such as `docker.io/library/alpine:3.20`.
-    pub reference: Option<String>,
     /// Digest of its manifest; where it came without one, of the manifest that says the same.
     pub manifest_digest: Digest,
     /// The platform that it is for.
@@ -97,21 +96,46 @@ pub struct Imported {
 }
 
 impl Opened {
-    /// Makes the filesystem, on disk when this returns. Takes as long as it takes: not to be called from asynchronous
-    /// code.
+    /// Reads the archive as far as it takes to know which image it is; of a pipe, all of it. Takes as long as it takes:
+    /// not to be called from asynchronous code.
     ///
     /// # Errors
-    /// Every kind but those of registries; nothing is left in the staging folder then.
-    pub fn import(
+    /// Every kind but those of registries.
+    pub fn prepare(
         self,
         request: &ImportRequest,
         limits: &Limits,
         progress: &dyn Progress,
         cancel: &CancellationToken,
-    ) -> Result<Imported, ImageError> {
+    ) -> Result<Prepared, ImageError> {
         progress.phase(Phase::Importing);
-        let plan = self.plan(request, limits, progress, cancel)?;
-        build::build(plan, request, limits, progress, cancel)
+        Ok(Prepared(self.plan(request, limits, progress, cancel)?))
+    }
+}
+
+/// An image that is known, and of which everything is at hand.
+pub struct Prepared(build::Plan);
+
+impl Prepared {
+    /// What the archive calls the image, such as `docker.io/library/alpine:3.20`, or a tag alone.
+    pub fn reference(&self) -> Option<&str> {
+        self.0.reference.as_deref()
+    }
+
+    /// Makes the filesystem in an existing empty folder, on disk when this returns; its `size` is the larger of 1.25
+    /// times the content and 1 GiB unless it is given. As with [`Opened::prepare`], not for asynchronous code.
+    ///
+    /// # Errors
+    /// As [`Opened::prepare`]; the folder is empty again then.
+    pub fn build(
+        self,
+        size: Option<Bytes>,
+        staging: &Path,
+        limits: &Limits,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Imported, ImageError> {
+        build::build(self.0, size, staging, limits, progress, cancel)
     }
 }
 

@@ -35,20 +35,19 @@ pub struct Opened {
 
 impl Opened {
     /// Looks at the first bytes of `input`, unpacks it when it is compressed, and decides what it is unless `format`
-    /// says so. [`Opened::format`] is never [`Format::Auto`] then, but [`Format::Oci`] may yet turn out to be
-    /// [`Format::Docker`] where nobody said which.
+    /// says so. An archive of images that nobody said more of is [`Format::Auto`] still: whether
+    /// it is OCI's or Docker's is known when all of it was read.
     ///
     /// # Errors
     /// [`Unsupported::Archive`] for what is nothing of the kind.
-    pub fn new(input: Input, format: Format, limits: &Limits) -> Result<(Self, bool), ImageError> {
+    pub fn new(input: Input, format: Format, limits: &Limits) -> Result<Self, ImageError> {
         let (start, input) = peek(input)?;
         let (start, input) = match is_plain(&start) {
             true => (start, input),
             false => peek(unpacked(input, limits)?)?,
         };
-        let auto = format == Format::Auto;
-        let format = if auto { detect(&start, limits)? } else { format };
-        Ok((Self { format, input }, auto))
+        let format = if format == Format::Auto { detect(&start, limits)? } else { format };
+        Ok(Self { format, input })
     }
 
     /// What it is.
@@ -74,10 +73,11 @@ impl Opened {
             Format::Rootfs => region::rootfs(input, request, limits, progress, cancel),
             Format::Ext4 => Err(refused("it is a filesystem, which is taken as it is")),
             Format::Oci | Format::Docker | Format::Auto => {
-                let members = Members::read(input, &request.staging, limits, progress, cancel)?;
+                let members = Members::read(input, &request.scratch, limits, progress, cancel)?;
                 let is_oci = members.has("index.json");
                 match format {
                     Format::Docker => docker::plan(&members, request, limits),
+                    Format::Oci => oci::plan(&members, request, limits),
                     _ if is_oci => oci::plan(&members, request, limits),
                     _ if members.has("manifest.json") => docker::plan(&members, request, limits),
                     _ => Err(refused(
@@ -188,7 +188,7 @@ fn detect(start: &[u8], limits: &Limits) -> Result<Format, ImageError> {
         is_archive = true;
         let name = entry.path.strip_prefix(b"./").unwrap_or(&entry.path);
         if !matches!(name, b"" | b".") {
-            return Ok(if is_part_of_an_image(name) { Format::Oci } else { Format::Rootfs });
+            return Ok(if is_part_of_an_image(name) { Format::Auto } else { Format::Rootfs });
         }
     }
     if is_archive {

@@ -155,7 +155,7 @@ pub(super) fn rootfs(
             (region, digest)
         }
         Input::Stream(mut stream) => {
-            let mut staged = Staging::new(&request.staging, limits.unpacked)?;
+            let mut staged = Staging::new(&request.scratch, limits.unpacked)?;
             let digest = hash(&mut stream, progress, |bytes, _| staged.append(bytes, cancel))?;
             (staged.since(0), digest)
         }
