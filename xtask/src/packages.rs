@@ -48,7 +48,9 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Test, "busybox-static", "/bin/busybox"),
     package(Purpose::Test, "cpio", "/usr/bin/cpio"),
     package(Purpose::Test, "skopeo", "/usr/bin/skopeo"),
+    package(Purpose::Test, "umoci", "/usr/bin/umoci"),
     package(Purpose::Test, "e2fsprogs", "/sbin/e2fsck"),
+    package(Purpose::Test, "e2fsprogs", "/sbin/mke2fs"),
     // busctl
     package(Purpose::Test, "systemd", "/usr/bin/busctl"),
     package(Purpose::Bench, "umoci", "/usr/bin/umoci"),

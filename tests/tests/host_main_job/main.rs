@@ -13,6 +13,7 @@ mod lifecycle;
 mod names;
 mod readme;
 mod run;
+mod sources;
 mod support;
 mod terminal;
 mod users;
