@@ -89,7 +89,10 @@ fn an_image_is_the_same_however_it_comes() {
         let ran = run(client(ALICE, &["image", "import", "--name", "imported", path]), input).expect(0);
         assert_eq!(ran.text().trim(), "imported");
         let told = shown("imported");
-        assert_eq!((&told["digest"], &told["source"]), (&Value::from(digest.as_str()), &Value::from("import")));
+        assert_eq!(
+            (&told["digest"], &told["source"]),
+            (&Value::from(digest.as_str()), &Value::from("import"))
+        );
         assert_eq!(bytes_of("imported", &home), pulled, "{path}: other bytes");
         remove(&["imported"]);
     }
@@ -164,11 +167,17 @@ fn what_is_no_image_is_refused_and_leaves_nothing() {
     let file = home.path("file");
     fs::write(&file, "hello").unwrap();
     refused(ALICE, &["image", "import", "--name", "x", &file], "UnsupportedImage");
-    let evil = banger_harness::images::Tree::default().file("../../etc/passwd", 0o644, b"x").finish().unwrap();
+    let evil =
+        banger_harness::images::Tree::default().file("../../etc/passwd", 0o644, b"x").finish().unwrap();
     fs::write(&file, evil).unwrap();
     refused(ALICE, &["image", "import", "--name", "x", "--format", "rootfs", &file], "UnsafeImage");
     refused(ALICE, &["image", "import", "--name", "x", "--format", "oci", &file], "UnsafeImage");
-    assert!(banger(ALICE, &["image", "import", home.0.to_str().unwrap()]).expect(2).errors().contains("index.json"));
+    assert!(
+        banger(ALICE, &["image", "import", home.0.to_str().unwrap()])
+            .expect(2)
+            .errors()
+            .contains("index.json")
+    );
     assert!(!image_names().contains(&"x".to_owned()));
     assert_no_residue();
 }
@@ -238,7 +247,12 @@ fn a_registered_file_stays_its_users_until_it_is_promoted() {
     fs::remove_file(&file).unwrap();
     assert_eq!((&shown("mine")["id"], &shown("mine")["unavailable"]), (&id, &"".into()));
     assert_eq!(shown("mine")["used-by"], serde_json::json!(["of-mine"]));
-    assert!(banger(ALICE, &["run", "--rm", "mine", "--", "/bin/cat", "/etc/motd"]).expect(0).text().contains("made"));
+    assert!(
+        banger(ALICE, &["run", "--rm", "mine", "--", "/bin/cat", "/etc/motd"])
+            .expect(0)
+            .text()
+            .contains("made")
+    );
     vm.remove();
     remove(&["mine"]);
 
@@ -288,7 +302,8 @@ fn a_stopped_vms_disk_becomes_an_image() {
 #[test]
 fn the_service_killed_in_the_middle_of_an_import() {
     let mut command = client(ALICE, &["image", "import", "--name", "halved", "--format", "rootfs", "-"]);
-    let mut import = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut import =
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut pipe = import.stdin.take().unwrap();
     // More than a pipe holds: when this returns, the service has read a part of it.
     pipe.write_all(&system()[..600_000]).unwrap();

@@ -56,7 +56,7 @@ pub fn export(
     cancel: &CancellationToken,
 ) -> Result<Exported, ImageError> {
     let (layer, mut blob) = layer(image, limits, progress, cancel)?;
-    let config = document::config(image.config, image.platform, &[layer.diff_id.clone()]);
+    let config = document::config(image.config, image.platform, std::slice::from_ref(&layer.diff_id));
     let manifest = document::manifest(&config, &[(&layer, document::ZSTD)]);
     let index = document::index(&manifest, image.platform, image.name);
     let manifest_digest = Digest::of(&manifest);

@@ -93,10 +93,9 @@ impl Opened {
 /// The first bytes, and the whole input all the same.
 fn peek(input: Input) -> Result<(Vec<u8>, Input), ImageError> {
     let failed = |e: io::Error| e.downcast().unwrap_or_else(|e| refused(format!("it cannot be read: {e}")));
-    let mut start = Vec::new();
     Ok(match input {
         Input::File(file) => {
-            start.resize(LOOK, 0);
+            let mut start = vec![0; LOOK];
             let mut filled = 0;
             while filled < LOOK {
                 match file.read_at(&mut start[filled..], filled as u64) {
@@ -110,6 +109,7 @@ fn peek(input: Input) -> Result<(Vec<u8>, Input), ImageError> {
             (start, Input::File(file))
         }
         Input::Stream(mut stream) => {
+            let mut start = Vec::new();
             (&mut stream).take(LOOK as u64).read_to_end(&mut start).map_err(failed)?;
             let whole = Cursor::new(start.clone()).chain(stream);
             (start, Input::Stream(Box::new(whole)))
