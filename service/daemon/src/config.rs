@@ -1,5 +1,6 @@
 //! `/etc/banger/config.toml`: every key has a default, and an unknown key is an error that names its line.
 
+use crate::image_limits::ImageLimits;
 use banger_model::{Accel, Bytes};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,8 @@ pub struct Config {
     pub defaults: Defaults,
     /// Bounds on waiting.
     pub timeouts: Timeouts,
+    /// Bounds on images.
+    pub limits: ImageLimits,
 }
 
 /// What a VM gets that does not ask for something else.
@@ -95,6 +98,7 @@ impl Default for Config {
             kernel: "host".into(),
             defaults: Defaults::default(),
             timeouts: Timeouts::default(),
+            limits: ImageLimits::default(),
         }
     }
 }
@@ -147,7 +151,11 @@ impl Config {
     }
 }
 
-fn bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+/// Reads a number of bytes, or a text such as `1G`.
+///
+/// # Errors
+/// When it is neither.
+pub(crate) fn bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Written {

@@ -12,6 +12,7 @@ mod error;
 mod faults;
 mod gate;
 mod ids;
+mod image_limits;
 mod jobs;
 mod kernels;
 mod lookup;

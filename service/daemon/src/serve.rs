@@ -16,7 +16,7 @@ use crate::{
 };
 use banger_dbus::names;
 use banger_host::{Host, HostClient};
-use banger_image::{Limits as ImageLimits, Puller, RegistriesFolder};
+use banger_image::{Puller, RegistriesFolder};
 use banger_model::{Bytes, Limits};
 use banger_polkit::PolkitAuthority;
 use banger_systemd::{Notifier, fdstore};
@@ -83,7 +83,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
 /// What pulls. An error in what is said about registries does not keep VMs from being run: it is told now, and to
 /// everybody who pulls until it is repaired.
 fn puller(config: &Config) -> Result<Puller, Error> {
-    let puller = Puller::new(config.state.join("blobs"), ImageLimits::default())?
+    let puller = Puller::new(config.state.join("blobs"), config.limits.0)?
         .with_registries(RegistriesFolder::new(config.registries.clone()));
     if let Err(error) = puller.registries() {
         tracing::error!(%error, "no image can be pulled");

@@ -14,7 +14,7 @@ use crate::{
 };
 use banger_dbus::Dict;
 use banger_host::FakeHost;
-use banger_image::{Limits as ImageLimits, Puller, RunConfig};
+use banger_image::{Puller, RunConfig};
 use banger_model::{
     Bytes, Cpus, ImageId, ImageSource, JobKind, KernelId, Limits, MachineSize, Slot, Uid, VmId, VmState,
 };
@@ -82,7 +82,7 @@ async fn service(folder: &Path, bus: Connection, host: Arc<FakeHost>, accel: Acc
         gate,
         machines: Machines::default(),
         host,
-        puller: Puller::new(config.state.join("blobs"), ImageLimits::default()).unwrap(),
+        puller: Puller::new(config.state.join("blobs"), config.limits.0).unwrap(),
         kernels: Kernels::default(),
         limits: Limits::of_host(4, Bytes::gib(4)),
         bus,

@@ -1,4 +1,5 @@
-//! Every number that an image may not exceed.
+//! Every number that an image may not exceed. An administrator changes most of them in `/etc/banger/config.toml`
+//! (docs/configuration.md).
 
 use banger_model::Bytes;
 use std::time::Duration;
