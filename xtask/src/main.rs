@@ -5,6 +5,7 @@ mod cargo;
 mod demo;
 mod dev;
 mod dist;
+mod fuzz;
 mod host;
 mod image;
 mod lint;
@@ -33,6 +34,8 @@ enum Command {
     Test(test::Arguments),
     /// Format, clippy, documentation, dependencies
     Lint,
+    /// Look for inputs that break a parser or the ext4 writer
+    Fuzz(fuzz::Arguments),
     /// Measure against peers, in one run
     Bench(bench::Arguments),
     /// Build a release as one archive
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Dev(arguments) => dev::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Lint => lint::run(),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Dist => dist::run(),
     });

@@ -17,6 +17,8 @@ pub enum Purpose {
     Test,
     /// The benchmarks' peers.
     Bench,
+    /// The fuzzer, which is written in C++.
+    Fuzz,
     /// Making a release.
     Dist,
 }
@@ -51,10 +53,12 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Test, "umoci", "/usr/bin/umoci"),
     package(Purpose::Test, "e2fsprogs", "/sbin/e2fsck"),
     package(Purpose::Test, "e2fsprogs", "/sbin/mke2fs"),
+    package(Purpose::Test, "tar", "/usr/bin/tar"),
     // busctl
     package(Purpose::Test, "systemd", "/usr/bin/busctl"),
     package(Purpose::Bench, "umoci", "/usr/bin/umoci"),
     package(Purpose::Bench, "e2fsprogs", "/sbin/mke2fs"),
+    package(Purpose::Fuzz, "g++", "/usr/bin/g++"),
     package(Purpose::Dist, "zstd", "/usr/bin/zstd"),
 ];
 

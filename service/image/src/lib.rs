@@ -16,6 +16,9 @@ mod digest;
 mod download;
 mod entry;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 mod limits;
 mod manifest;
 mod merge;
