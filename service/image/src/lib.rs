@@ -19,6 +19,7 @@ mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzz;
+mod gzip;
 mod limits;
 mod manifest;
 mod merge;

@@ -4,11 +4,11 @@
 use crate::{
     Digest, ImageError, Layer, Limits, Unsafe, Unsupported,
     blobs::Blob,
+    gzip::Gunzip,
     manifest::limit,
     merge::{Merger, Sink},
     tar::Archive,
 };
-use flate2::bufread::MultiGzDecoder;
 use std::{
     io::{self, BufRead, BufReader, Cursor, Read},
     sync::{
@@ -165,7 +165,7 @@ pub(crate) fn decoder(
     start.truncate(filled);
     let whole = Cursor::new(start.clone()).chain(blob);
     Ok(match start.as_slice() {
-        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(BufReader::with_capacity(PIECE, whole))),
+        [0x1f, 0x8b, ..] => Box::new(Gunzip::new(BufReader::with_capacity(PIECE, whole))),
         // A zstd frame, or one that is to be skipped (RFC 8878, section 3.1).
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
             Box::new(zstd::Decoder::new(whole).map_err(|e| damaged(layer, e))?)
