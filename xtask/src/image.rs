@@ -1,11 +1,14 @@
-//! The demonstration's image: a real Debian (or Ubuntu) from its own packages, made once and kept.
+//! Images to show and to measure with: a real Debian (or Ubuntu) from its own packages, made once and kept.
 
 use crate::machine;
 use anyhow::{Context, Result};
 use banger_harness::images::Layout;
+use sha2::{Digest, Sha256};
 use std::{
+    collections::HashSet,
     fs::{self, File},
     hash::{DefaultHasher, Hash, Hasher},
+    io::{BufReader, BufWriter, Read, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -13,6 +16,11 @@ use std::{
 const MMDEBSTRAP: &str = "/usr/bin/mmdebstrap";
 /// The release to make where the machine's own has no name.
 const FALLBACK: &str = "bookworm";
+/// What is made while installing gets this time, so that two installations have it in the same way.
+const EPOCH: &str = "1700000000";
+
+/// What every image has. Nobody needs the files of an installation to survive a power cut.
+const RECIPE: [&str; 3] = ["--variant=minbase", "--quiet", "--dpkgopt=force-unsafe-io"];
 
 /// An image layout in the cache.
 #[derive(Debug)]
@@ -28,35 +36,129 @@ pub struct Image {
 /// # Errors
 /// When its packages cannot be fetched.
 pub fn debian() -> Result<Image> {
-    let distribution = machine::os_release("ID").filter(|id| id == "ubuntu").unwrap_or("debian".into());
-    let suite = machine::os_release("VERSION_CODENAME").unwrap_or(FALLBACK.into());
-    let mut recipe: Vec<String> = ["--variant=minbase", "--quiet"].map(str::to_owned).to_vec();
-    recipe.extend(proxies()?);
-    recipe.extend([suite.clone(), "-".into()]);
-    recipe.extend(sources().iter().map(|path| path.display().to_string()));
+    let (distribution, suite) = release();
+    make(format!("{distribution}:{suite}"), &[&[]])
+}
 
-    let layout = machine::cache()?.join(format!("{distribution}-{:016x}", key(&recipe)));
-    let image = Image { layout, name: format!("{distribution}:{suite}") };
+/// What is measured with: a base and two layers of further packages, such as people build on. Some 50,000 files, more
+/// than 1 GB, about 500 MB as gzip.
+const LAYERS: &[&[&str]] = &[
+    &[],
+    &["build-essential", "git", "python3-numpy", "vim"],
+    &["default-jdk-headless", "npm"],
+];
+
+/// An image of three layers, made now if this is the first time, which takes minutes.
+///
+/// # Errors
+/// When its packages cannot be fetched.
+pub fn layered() -> Result<Image> {
+    let (distribution, suite) = release();
+    make(format!("{distribution}-layered:{suite}"), LAYERS)
+}
+
+fn release() -> (String, String) {
+    let distribution = machine::os_release("ID").filter(|id| id == "ubuntu").unwrap_or("debian".into());
+    (distribution, machine::os_release("VERSION_CODENAME").unwrap_or(FALLBACK.into()))
+}
+
+/// An image with a layer for each set of packages, on top of those before it.
+fn make(name: String, layers: &[&[&str]]) -> Result<Image> {
+    let (distribution, suite) = release();
+    let all = layers.concat();
+    let image = Image {
+        layout: machine::cache()?.join(format!("{distribution}-{:016x}", key(&recipe(&suite, &all)?))),
+        name,
+    };
     if image.layout.join("index.json").exists() {
         return Ok(image);
     }
     eprintln!("making an image of {distribution} {suite} from its packages, once");
-    let archive = image.layout.with_extension("tar");
-    let mut make = machine::as_root(MMDEBSTRAP);
-    make.args(&recipe).stdin(Stdio::null()).stdout(File::create(&archive).context("cannot make an archive")?);
-    machine::run(&mut make)?;
     // Written under another name first, so that what has the right name is whole.
     let part = image.layout.with_extension("part");
     remove(&part)?;
     let mut layout = Layout::new(&part)?;
-    layout.layer(File::open(&archive).context("cannot read the archive")?)?;
+    let mut below: Option<PathBuf> = None;
+    for count in 1..=layers.len() {
+        let archive = image.layout.with_extension(format!("{count}.tar"));
+        let mut bootstrap = machine::as_root(MMDEBSTRAP);
+        bootstrap.args(recipe(&suite, &layers[..count].concat())?).env("SOURCE_DATE_EPOCH", EPOCH);
+        bootstrap.stdin(Stdio::null()).stdout(File::create(&archive).context("cannot make an archive")?);
+        machine::run(&mut bootstrap)?;
+        match &below {
+            None => layout.layer(open(&archive)?)?,
+            Some(below) => layout.layer(open(&difference(below, &archive)?)?)?,
+        };
+        if let Some(below) = below.replace(archive) {
+            fs::remove_file(below).context("cannot remove an archive")?;
+        }
+    }
     layout.finish(&serde_json::json!({
         "Cmd": ["/bin/bash"],
         "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
     }))?;
-    fs::remove_file(&archive).context("cannot remove the archive")?;
+    for left in below.iter().flat_map(|last| [last.clone(), changed(last)]).filter(|left| left.exists()) {
+        fs::remove_file(left).context("cannot remove an archive")?;
+    }
     fs::rename(&part, &image.layout).context("cannot name the image")?;
     Ok(image)
+}
+
+/// The arguments of mmdebstrap for an archive with these packages.
+fn recipe(suite: &str, packages: &[&str]) -> Result<Vec<String>> {
+    let mut recipe: Vec<String> = RECIPE.map(str::to_owned).to_vec();
+    if !packages.is_empty() {
+        recipe.push(format!("--include={}", packages.join(",")));
+    }
+    recipe.extend(proxies()?);
+    recipe.extend([suite.to_owned(), "-".into()]);
+    recipe.extend(sources().iter().map(|path| path.display().to_string()));
+    Ok(recipe)
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::open(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn changed(archive: &Path) -> PathBuf {
+    archive.with_extension("changed")
+}
+
+/// Writes an archive of what `archive` has and `below` does not have in the same way. What is gone stays: packages were
+/// only added.
+fn difference(below: &Path, archive: &Path) -> Result<PathBuf> {
+    let mut known = HashSet::new();
+    each(below, |hash, _| {
+        known.insert(hash);
+        Ok(())
+    })?;
+    let target = changed(archive);
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(&target).context("cannot make an archive")?);
+    each(archive, |hash, bytes| match known.contains(&hash) {
+        true => Ok(()),
+        false => out.write_all(bytes).context("cannot write an archive"),
+    })?;
+    out.write_all(&[0; 1024]).and_then(|()| out.flush()).context("cannot end an archive")?;
+    Ok(target)
+}
+
+/// Goes through the entries of an archive: each with its extended headers, body and padding, as bytes and as their hash.
+fn each(archive: &Path, mut handle: impl FnMut([u8; 32], &[u8]) -> Result<()>) -> Result<()> {
+    let mut archive = tar::Archive::new(BufReader::with_capacity(1 << 20, open(archive)?));
+    let mut bytes = Vec::new();
+    for entry in archive.entries().context("cannot read an archive")?.raw(true) {
+        let mut entry = entry.context("cannot read an archive")?;
+        bytes.extend_from_slice(entry.header().as_bytes());
+        entry.read_to_end(&mut bytes).context("cannot read an archive")?;
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        let kind = entry.header().entry_type();
+        if kind.is_pax_local_extensions() || kind.is_gnu_longname() || kind.is_gnu_longlink() {
+            continue;
+        }
+        handle(Sha256::digest(&bytes).into(), &bytes)?;
+        bytes.clear();
+    }
+    Ok(())
 }
 
 fn remove(folder: &Path) -> Result<()> {

@@ -58,6 +58,8 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Test, "systemd", "/usr/bin/busctl"),
     package(Purpose::Bench, "umoci", "/usr/bin/umoci"),
     package(Purpose::Bench, "e2fsprogs", "/sbin/mke2fs"),
+    package(Purpose::Bench, "podman", "/usr/bin/podman"),
+    package(Purpose::Bench, "isal", "/usr/bin/igzip"),
     package(Purpose::Fuzz, "g++", "/usr/bin/g++"),
     package(Purpose::Dist, "zstd", "/usr/bin/zstd"),
 ];

@@ -34,7 +34,7 @@ pub fn start(supervisor: &mut Supervisor, place: &Place, state: &Path) -> Result
     mounts::make_dir(&storage, 0o755)?;
     let config = PathBuf::from("/run/banger-registry.yml");
     let text = format!(
-        "version: 0.1\nlog:\n  level: warn\n  accesslog:\n    disabled: true\n\
+        "version: 0.1\nlog:\n  level: warn\n  accesslog:\n    disabled: false\n\
          storage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: {REGISTRY}\n",
         storage.display()
     );
