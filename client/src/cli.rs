@@ -54,7 +54,7 @@ pub enum Command {
     /// Images: pull, list, show, name, share, remove, prune, export.
     #[command(subcommand, visible_alias = "images")]
     Image(ImageCommand),
-    /// Kernels: import, list, remove.
+    /// Kernels: pull, import, list, show, choose the default, remove.
     #[command(subcommand)]
     Kernel(KernelCommand),
     /// VMs: create, start, stop, list, show, console, logs, remove.
@@ -191,6 +191,16 @@ mod tests {
             "banger image promote N",
             "banger vm commit VM N",
             "banger kernel import --kernel FILE --initrd FILE --modules DIR NAME",
+            "banger kernel import --package FILE --package FILE NAME",
+            "banger kernel import FILE.deb NAME",
+            "banger kernel pull N --name M",
+            "banger kernel catalogue --format json",
+            "banger kernel show N",
+            "banger kernel default",
+            "banger kernel default N",
+            "banger kernel default --unset",
+            "banger image catalogue",
+            "banger image pull N --source catalogue",
             "banger kernel ls",
             "banger kernel rm N",
             "banger vm create --image I --name N",

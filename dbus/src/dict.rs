@@ -257,6 +257,14 @@ mod tests {
         let mut dict = travel(&DictWriter::new().with("kernel", OwnedFd::from(file)).done());
         let arrived: OwnedFd = require(&mut dict, "kernel").unwrap();
         assert_eq!(inode(arrived.as_fd()), before);
+        let both =
+            || vec![OwnedFd::from(std::fs::File::open("/dev/null").unwrap()), arrived.try_clone().unwrap()];
+        let mut dict = travel(&DictWriter::new().with("packages", both()).done());
+        let two: Vec<OwnedFd> = require(&mut dict, "packages").unwrap();
+        assert_eq!((two.len(), inode(two[1].as_fd())), (2, before));
+        let none: Vec<String> = Vec::new();
+        let other = take::<Vec<OwnedFd>>(&mut DictWriter::new().with("packages", none).done(), "packages");
+        assert!(matches!(other, Err(DictError::Type { expected: "ah", .. })), "{other:?}");
         let not_one = take::<OwnedFd>(&mut DictWriter::new().with("kernel", 3i32).done(), "kernel");
         assert!(matches!(not_one, Err(DictError::Type { expected: "h", .. })), "{not_one:?}");
     }

@@ -167,6 +167,37 @@ impl Field for OwnedFd {
     }
 }
 
+impl Field for Vec<OwnedFd> {
+    const SIGNATURE: &'static str = "ah";
+
+    fn read(value: OwnedVariant) -> Result<Self, Mismatch> {
+        let Variant::Array(array) = &*value else { return Err(Mismatch::Type(Box::new(value))) };
+        let mut descriptors = Vec::with_capacity(array.len());
+        for item in array.iter() {
+            match item.try_clone() {
+                Ok(Variant::Fd(fd)) => {
+                    descriptors.push(OwnedFd::try_from(fd).map_err(|e| Mismatch::Form(e.to_string()))?);
+                }
+                Ok(_) => return Err(Mismatch::Type(Box::new(value))),
+                Err(error) => return Err(Mismatch::Form(error.to_string())),
+            }
+        }
+        match *array.signature() == Self::SIGNATURE {
+            true => Ok(descriptors),
+            false => Err(Mismatch::Type(Box::new(value))),
+        }
+    }
+
+    fn write(self) -> OwnedVariant {
+        let mut array = zbus::Array::new(&zbus::Signature::Fd);
+        for descriptor in self {
+            // The array is one of descriptors, so a descriptor always fits.
+            let _ = array.append(Variant::Fd(descriptor.into()));
+        }
+        owned(Variant::Array(array))
+    }
+}
+
 /// Only a borrowed descriptor can fail here, by having to be duplicated; nothing above makes one.
 fn owned(value: Variant<'_>) -> OwnedVariant {
     value.try_into_owned().unwrap_or_else(|_| false.into())

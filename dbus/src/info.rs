@@ -128,6 +128,39 @@ info! {
             has_modules: bool = "has-modules",
             /// Whether it came with an initrd of its own.
             has_initrd: bool = "has-initrd",
+            /// Whether it is what a VM gets that names none.
+            default: bool = "default",
+            /// The names of the caller's VMs that use it.
+            used_by: Vec<String> = "used-by",
+        }
+        may {}
+    }
+}
+
+info! {
+    /// Something that can be pulled by a plain name.
+    CatalogueInfo {
+        must {
+            /// `image` or `kernel`; `problem` for a file that does not count.
+            kind: String = "kind",
+            /// Its name; of a problem, the file.
+            name: String = "name",
+        }
+        else {
+            /// What it is, in words; of a problem, what is wrong.
+            description: String = "description",
+            /// The processor that it is for, such as `amd64`.
+            architecture: String = "architecture",
+            /// Where it is.
+            url: String = "url",
+            /// The digest of what is downloaded.
+            digest: String = "digest",
+            /// Bytes to download.
+            size: Bytes = "size",
+            /// For an image, the kernel that it wants; empty when any will do.
+            kernel: String = "kernel",
+            /// For a kernel, its release.
+            release: String = "release",
         }
         may {}
     }

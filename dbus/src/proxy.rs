@@ -45,8 +45,12 @@ pub trait Manager {
     /// How much of the disk is taken, by kind.
     fn disk_usage(&self, options: &Dict) -> Result<Dict>;
 
+    /// Pulls a kernel that the catalogue names; returns the job. Options: `name` s, its name here.
+    #[zbus(allow_interactive_auth)]
+    fn pull_kernel(&self, name: &str, options: &Dict) -> Result<OwnedObjectPath>;
+
     /// Takes a kernel in; returns the job. Options: `kernel` h, `initrd` h, `modules` h, a tar stream of the
-    /// folder that holds `modules.dep`.
+    /// folder that holds `modules.dep`; or `package` h or `packages` ah, a distribution's.
     #[zbus(allow_interactive_auth)]
     fn import_kernel(&self, name: &str, options: &Dict) -> Result<OwnedObjectPath>;
 
@@ -55,6 +59,13 @@ pub trait Manager {
 
     /// Every kernel, described.
     fn list_kernels(&self, options: &Dict) -> Result<Vec<(OwnedObjectPath, Dict)>>;
+
+    /// Makes a kernel the default; an empty name returns to what is configured.
+    #[zbus(allow_interactive_auth)]
+    fn set_default_kernel(&self, name: &str, options: &Dict) -> Result<()>;
+
+    /// What can be pulled by a plain name; see [`crate::CatalogueInfo`].
+    fn list_catalogue(&self, options: &Dict) -> Result<Vec<Dict>>;
 
     /// Makes a VM, and starts it unless `start` is false; returns the VM and the job. An empty name is made up.
     #[zbus(allow_interactive_auth, name = "CreateVM")]

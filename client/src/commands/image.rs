@@ -1,7 +1,7 @@
 //! `banger image`.
 
 use super::{
-    each,
+    catalogue, each,
     sources::{self, ImportArgs, RegisterArgs},
 };
 use crate::{
@@ -54,7 +54,12 @@ Credentials are found where `podman login`, `docker login` and `skopeo login` ke
         /// How to log in to the registry.
         #[command(flatten)]
         registry: RegistryArgs,
+        /// Where it is looked for; a plain name is looked for in the catalogue first.
+        #[arg(long, value_parser = ["auto", "catalogue", "registry"])]
+        source: Option<String>,
     },
+    /// List the images that the catalogue names.
+    Catalogue(#[command(flatten)] FormatArgs),
     /// List images.
     #[command(visible_alias = "list")]
     Ls(#[command(flatten)] FormatArgs),
@@ -157,12 +162,14 @@ pub enum ExportFormat {
 /// [`Error`] if it could not be done.
 pub async fn image(context: &mut Context, command: ImageCommand) -> Result<(), Error> {
     match command {
-        ImageCommand::Pull { reference, name, size, platform, registry } => {
+        ImageCommand::Pull { reference, name, size, platform, source, registry } => {
             let options = DictWriter::new().with_some("name", name).with_some("size", size);
             let login = credentials::descriptor(context, &registry, &reference).await?;
-            let options = options.with_some("platform", platform).with_some("credentials", login);
+            let options = options.with_some("platform", platform).with_some("source", source);
+            let options = options.with_some("credentials", login);
             pull(context, &reference, options).await
         }
+        ImageCommand::Catalogue(format) => catalogue::list(context, "image", format.format).await,
         ImageCommand::Ls(format) => list(context, format.format).await,
         ImageCommand::Show { image, format } => show(context, &image, format.format).await,
         ImageCommand::Tag { image, name } => {

@@ -1,6 +1,6 @@
 //! `banger kernel`.
 
-use super::each;
+use super::{catalogue, each};
 use crate::{
     bus,
     cli::FormatArgs,
@@ -10,7 +10,7 @@ use crate::{
     modules,
     output::{self, Format},
 };
-use banger_dbus::{DictWriter, KernelInfo};
+use banger_dbus::{DictWriter, KernelInfo, KernelProxy};
 use clap::Subcommand;
 use std::{
     fs::File,
@@ -24,8 +24,13 @@ pub enum KernelCommand {
     /// Take a kernel in.
     #[command(after_help = "\
 Example:
+  banger kernel import linux-image-6.1.0-56-cloud-amd64_6.1.192-2_amd64.deb cloud
+  banger kernel import --package kernel-core.rpm --package kernel-modules-core.rpm fedora
   banger kernel import --kernel /boot/vmlinuz-6.12 --modules /lib/modules/6.12 mine")]
     Import {
+        /// A distribution's package (.deb, .rpm) or a tar archive of a kernel; several where it is split.
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "modules"])]
+        package: Vec<PathBuf>,
         /// The kernel: a bzImage or an ELF.
         #[arg(long, value_name = "FILE")]
         kernel: Option<PathBuf>,
@@ -35,8 +40,37 @@ Example:
         /// The folder of its modules, the one that holds modules.dep.
         #[arg(long, value_name = "DIR")]
         modules: Option<PathBuf>,
-        /// Its name here.
-        name: String,
+        /// Its name here; packages may stand before it.
+        #[arg(required = true, value_name = "[PACKAGE…] NAME")]
+        words: Vec<String>,
+    },
+    /// Pull a kernel that the catalogue names.
+    Pull {
+        /// The kernel's name in the catalogue.
+        kernel: String,
+        /// Its name here; the same if not given.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// List the kernels that can be pulled.
+    Catalogue(#[command(flatten)] FormatArgs),
+    /// Show everything about a kernel.
+    #[command(visible_alias = "inspect")]
+    Show {
+        /// The kernel: its name, id or a unique prefix of its id.
+        kernel: String,
+        /// How it is written.
+        #[command(flatten)]
+        format: FormatArgs,
+    },
+    /// Show or set the kernel of every VM that names none and whose image wants none.
+    Default {
+        /// The kernel: its name, id or a unique prefix of its id.
+        #[arg(conflicts_with = "unset")]
+        kernel: Option<String>,
+        /// Return to what is configured.
+        #[arg(long)]
+        unset: bool,
     },
     /// List kernels; `host` is the host's own.
     #[command(visible_alias = "list")]
@@ -55,11 +89,28 @@ Example:
 /// [`Error`] if it could not be done.
 pub async fn kernel(context: &mut Context, command: KernelCommand) -> Result<(), Error> {
     match command {
-        KernelCommand::Import { kernel, initrd, modules, name } => {
+        KernelCommand::Import { mut package, kernel, initrd, modules, mut words } => {
+            let name = words.pop().unwrap_or_default();
+            package.extend(words.into_iter().map(PathBuf::from));
+            if !package.is_empty() && kernel.is_some() {
+                return Err(Error::Usage("give either packages or --kernel".into()));
+            }
+            let packages = package.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
             let files = DictWriter::new()
+                .with_some("packages", Some(packages).filter(|packages| !packages.is_empty()))
                 .with_some("kernel", kernel.map(|path| open(&path)).transpose()?)
                 .with_some("initrd", initrd.map(|path| open(&path)).transpose()?);
             import(context, &name, files, modules.as_deref()).await
+        }
+        KernelCommand::Pull { kernel, name } => pull(context, &kernel, name).await,
+        KernelCommand::Catalogue(format) => catalogue::list(context, "kernel", format.format).await,
+        KernelCommand::Show { kernel, format } => show(context, &kernel, format.format).await,
+        KernelCommand::Default { kernel: None, unset: false } => show_default(context).await,
+        KernelCommand::Default { kernel, .. } => {
+            let manager = context.manager().await?;
+            let name = kernel.unwrap_or_default();
+            context.signals.guard(manager.set_default_kernel(&name, &bus::none())).await?;
+            show_default(context).await
         }
         KernelCommand::Ls(format) => list(context, format.format).await,
         KernelCommand::Rm { kernels } => {
@@ -108,15 +159,65 @@ async fn import(
     output::print_line(name)
 }
 
-async fn list(context: &mut Context, format: Format) -> Result<(), Error> {
+async fn pull(context: &mut Context, kernel: &str, name: Option<String>) -> Result<(), Error> {
+    let manager = context.manager().await?;
+    let called = name.clone().unwrap_or_else(|| kernel.to_owned());
+    let options = DictWriter::new().with_some("name", name).done();
+    job::run(context, Follow::of(kernel), manager.pull_kernel(kernel, &options)).await?;
+    output::print_line(&called)
+}
+
+async fn find(context: &mut Context, name: &str) -> Result<KernelProxy<'static>, Error> {
+    let manager = context.manager().await?;
+    let path = context.signals.guard(manager.get_kernel(name, &bus::none())).await?;
+    bus::kernel(&context.connection, path).await
+}
+
+async fn show(context: &mut Context, name: &str, format: Format) -> Result<(), Error> {
+    let kernel = find(context, name).await?;
+    let kernel = KernelInfo::from_dict(context.signals.guard(kernel.describe(&bus::none())).await?)?;
+    if format == Format::Json {
+        return output::print_json(&[kernel]);
+    }
+    output::print(&output::facts(&[
+        ("name", kernel.name),
+        ("id", kernel.id.to_string()),
+        ("release", output::or_dash(&kernel.release)),
+        ("source", kernel.source),
+        ("size", kernel.size.to_string()),
+        ("modules", yes(kernel.has_modules)),
+        ("initrd", yes(kernel.has_initrd)),
+        ("default", yes(kernel.default)),
+        ("used by", output::list(&kernel.used_by)),
+    ]))
+}
+
+fn yes(yes: bool) -> String {
+    if yes { "yes" } else { "no" }.to_owned()
+}
+
+async fn kernels(context: &mut Context) -> Result<Vec<KernelInfo>, Error> {
     let manager = context.manager().await?;
     let listed = context.signals.guard(manager.list_kernels(&bus::none())).await?;
-    let kernels =
-        listed.into_iter().map(|(_, dict)| KernelInfo::from_dict(dict)).collect::<Result<Vec<_>, _>>()?;
+    Ok(listed.into_iter().map(|(_, dict)| KernelInfo::from_dict(dict)).collect::<Result<_, _>>()?)
+}
+
+async fn show_default(context: &mut Context) -> Result<(), Error> {
+    match kernels(context).await?.into_iter().find(|kernel| kernel.default) {
+        Some(kernel) => output::print_line(&kernel.name),
+        None => Err(Error::Usage(
+            "the default kernel is not here: `banger kernel ls` shows those that there are, and `banger kernel default \
+             NAME` sets one"
+                .into(),
+        )),
+    }
+}
+
+async fn list(context: &mut Context, format: Format) -> Result<(), Error> {
+    let kernels = kernels(context).await?;
     if format == Format::Json {
         return output::print_json(&kernels);
     }
-    let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let row = |kernel: &KernelInfo| {
         vec![
             kernel.name.clone(),
@@ -125,16 +226,19 @@ async fn list(context: &mut Context, format: Format) -> Result<(), Error> {
             kernel.size.to_string(),
             yes(kernel.has_modules),
             yes(kernel.has_initrd),
+            if kernel.default { "*" } else { "" }.to_owned(),
+            output::list(&kernel.used_by),
         ]
     };
     let rows: Vec<_> = kernels.iter().map(row).collect();
-    output::print(&output::table(&["NAME", "RELEASE", "SOURCE", "SIZE", "MODULES", "INITRD"], &rows))
+    output::print(&output::table(
+        &["NAME", "RELEASE", "SOURCE", "SIZE", "MODULES", "INITRD", "DEFAULT", "USED BY"],
+        &rows,
+    ))
 }
 
 async fn remove(context: &mut Context, name: &str) -> Result<(), Error> {
-    let manager = context.manager().await?;
-    let path = context.signals.guard(manager.get_kernel(name, &bus::none())).await?;
-    let kernel = bus::kernel(&context.connection, path).await?;
+    let kernel = find(context, name).await?;
     job::run(context, Follow::passing(name), kernel.delete(&bus::none())).await?;
     output::print_line(name)
 }

@@ -1,5 +1,6 @@
 //! One file per word of the command line.
 
+pub mod catalogue;
 pub mod exec;
 pub mod image;
 pub mod job;

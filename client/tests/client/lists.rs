@@ -95,10 +95,43 @@ fn a_kernel_arrives_with_its_modules() {
 }
 
 #[test]
+fn packages_arrive_in_order() {
+    let bus = Bus::new();
+    let (core, modules) = (bus.path("core.rpm"), bus.path("modules.rpm"));
+    std::fs::write(&core, "core").unwrap();
+    std::fs::write(&modules, "modules").unwrap();
+    for words in [
+        &["-q", "kernel", "import", "--package", &core, "--package", &modules, "mine"][..],
+        &["-q", "kernel", "import", &core, &modules, "mine"],
+    ] {
+        assert_eq!(bus.banger(words).ok(), "mine\n");
+        assert_eq!(bus.state().call("ImportKernel"), "ImportKernel mine [\"core\", \"modules\"]");
+    }
+    let both = ["kernel", "import", "--kernel", core.as_str(), modules.as_str(), "mine"];
+    assert!(bus.banger(&both).failed(125).contains("either packages or --kernel"));
+}
+
+#[test]
+fn the_catalogue_is_listed_by_kind() {
+    let bus = Bus::new();
+    let images = bus.banger(&["image", "catalogue"]);
+    assert!(images.err.contains("/etc/x.json does not count: it is broken"), "{images:?}");
+    let table = images.out;
+    assert!(table.contains("base") && table.contains("30 MiB") && !table.contains("6.1.0"), "{table}");
+    let kernels = bus.banger(&["kernel", "catalogue", "--format", "json"]).json();
+    assert_eq!((kernels.as_array().unwrap().len(), &kernels[0]["release"]), (1, &json!("6.1.0")));
+    assert_eq!(bus.banger(&["-q", "kernel", "pull", "6.1-Cloud", "--name", "k"]).ok(), "k\n");
+    assert_eq!(bus.state().call("PullKernel"), "PullKernel 6.1-Cloud name=k");
+}
+
+#[test]
 fn kernels_are_listed() {
     let bus = Bus::new();
     let table = bus.banger(&["kernel", "ls"]).ok();
-    assert!(table.contains("host  6.1.0    host    40 MiB  yes      no"), "{table}");
+    assert!(table.contains("host  6.1.0    host    40 MiB  yes      no      *        box"), "{table}");
+    assert_eq!(bus.banger(&["kernel", "default"]).ok(), "host\n");
+    bus.banger(&["kernel", "default", "--unset"]).ok();
+    assert_eq!(bus.state().call("SetDefaultKernel"), "SetDefaultKernel \"\"");
     let kernels = bus.banger(&["kernel", "ls", "--format", "json"]).json();
     assert_eq!(kernels[0]["has-modules"], json!(true));
     bus.banger(&["kernel", "rm", "nope"]).failed(125);

@@ -24,6 +24,10 @@ pub struct Config {
     pub registries: PathBuf,
     /// The static guest binary, the `/init` of every initramfs.
     pub guest: PathBuf,
+    /// Catalogues of images, and of kernels: folders of `*.json`, each of which may hold both.
+    pub catalogue: PathBuf,
+    /// See `catalogue`; read after it.
+    pub kernel_catalogue: PathBuf,
     /// The user that the service runs as.
     pub user: String,
     /// What runs guests: `auto`, `kvm` or `tcg`.
@@ -93,6 +97,8 @@ impl Default for Config {
             modules: "/lib/modules".into(),
             registries: "/etc/banger/registries.d".into(),
             guest: "/usr/lib/banger/banger-guest".into(),
+            catalogue: "/etc/banger/catalog.d".into(),
+            kernel_catalogue: "/etc/banger/kernels.d".into(),
             user: "banger".into(),
             accel: AccelChoice::Auto,
             kernel: "host".into(),

@@ -270,6 +270,7 @@ impl From<Error> for Bus {
             Error::Kernel(error) => kernel(&error, text),
             Error::Store(StoreError::Taken { .. }) => Bus::AlreadyExists(text),
             Error::Store(StoreError::InUse) | Error::InUse { .. } => Bus::InUse(text),
+            Error::Store(StoreError::Gone) => Bus::NotFound(text),
             Error::Refused(Refusal::InteractionRequired { .. }) => {
                 Bus::InteractiveAuthorizationRequired(text)
             }
@@ -342,6 +343,11 @@ fn agent(error: &AgentError, text: String) -> Bus {
 fn kernel(error: &KernelError, text: String) -> Bus {
     match error {
         KernelError::NoKernel => Bus::KernelRequired(text),
+        KernelError::Io { source, .. }
+            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+        {
+            Bus::NoSpace(text)
+        }
         KernelError::Io { .. } => Bus::Failed(text),
         _ => Bus::InvalidSpec(text),
     }

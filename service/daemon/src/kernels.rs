@@ -1,11 +1,14 @@
 //! The kernels that a VM can have: the host's own and imported ones, each made ready to boot once.
 
 use crate::{
+    catalogue,
     error::Error,
+    gate::Caller,
     lookup,
     service::Service,
     store::{KernelRow, StoreError},
 };
+use banger_dbus::Error as Bus;
 use banger_host::seal;
 use banger_kernel::{
     HostKernel, KernelError, ModuleFolder, ModuleTar, Modules, build_initramfs, host_kernels, join_archives,
@@ -21,6 +24,9 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+pub use users::Users;
+
+mod users;
 
 /// The name under which the host's preferred kernel is known.
 pub const HOST: &str = "host";
@@ -73,8 +79,12 @@ impl Kernel {
         }
     }
 
-    /// What is shown of it.
-    pub fn info(&self) -> banger_dbus::KernelInfo {
+    /// What is shown of it, to this caller.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn info(&self, service: &Service, caller: &Caller) -> Result<banger_dbus::KernelInfo, Error> {
+        let users = Users::of(service, self.name())?;
         let (source, size, has_modules, has_initrd) = match self {
             Kernel::Host { kernel, .. } => {
                 let size = std::fs::metadata(&kernel.image).map(|m| m.len()).unwrap_or(0);
@@ -82,7 +92,7 @@ impl Kernel {
             }
             Kernel::Imported(row) => ("imported", row.size, row.has_modules, row.has_initrd),
         };
-        banger_dbus::KernelInfo {
+        Ok(banger_dbus::KernelInfo {
             id: self.id(),
             name: self.name().to_owned(),
             release: self.release().to_owned(),
@@ -90,7 +100,9 @@ impl Kernel {
             size,
             has_modules,
             has_initrd,
-        }
+            default: users.default,
+            used_by: users.vms_of(caller.uid),
+        })
     }
 }
 
@@ -163,6 +175,65 @@ pub fn find(service: &Service, wanted: &str) -> Result<Kernel, Error> {
     match lookup::find("kernel", wanted, &all, |k| (k.name().to_owned(), k.id().to_string())) {
         Err(Error::NotFound { .. }) if wanted == HOST => Err(KernelError::NoKernel.into()),
         found => found.cloned(),
+    }
+}
+
+/// The kernel of a VM: the one that was asked for, else the one that the image's catalogue entry names, else the one
+/// that came with the image, else the default. Empty is none.
+pub fn choose<'a>(asked: Option<&'a str>, entry: &'a str, own: &'a str, default: &'a str) -> &'a str {
+    asked.unwrap_or_else(|| [entry, own].into_iter().find(|name| !name.is_empty()).unwrap_or(default))
+}
+
+/// The name of the kernel that a VM gets when nobody says otherwise: what was set last, else what is configured.
+///
+/// # Errors
+/// When the database fails.
+pub fn default_name(service: &Service) -> Result<String, Error> {
+    Ok(service.store.default_kernel()?.unwrap_or_else(|| service.config.kernel.clone()))
+}
+
+/// Makes a kernel the default of every VM that names none; `None` returns to what is configured.
+///
+/// # Errors
+/// As [`find`].
+pub fn set_default(service: &Service, wanted: Option<&str>) -> Result<(), Error> {
+    let Some(wanted) = wanted else { return Ok(service.store.set_default_kernel(None, None)?) };
+    let kernel = find(service, wanted)?;
+    let row = match &kernel {
+        Kernel::Host { .. } => None,
+        Kernel::Imported(row) => Some(row.id),
+    };
+    // One that is being deleted meanwhile is not there.
+    service.store.set_default_kernel(Some(kernel.name()), row).map_err(|error| match error {
+        StoreError::Gone => Error::NotFound { what: "kernel", wanted: wanted.to_owned() },
+        other => other.into(),
+    })
+}
+
+/// The kernel that an image wants, or the default where it wants none.
+///
+/// # Errors
+/// [`Bus::KernelRequired`] says how to get it; else as [`find`].
+pub fn find_for_image(service: &Service, wanted: &str) -> Result<Kernel, Error> {
+    if wanted.is_empty() {
+        return find(service, &default_name(service)?);
+    }
+    find(service, wanted).map_err(|error| match error {
+        Error::NotFound { .. } => {
+            let text = format!(
+                "the image wants the kernel {wanted:?}, which is not here: {}",
+                remedy(service, wanted)
+            );
+            Bus::KernelRequired(text).into()
+        }
+        other => other,
+    })
+}
+
+fn remedy(service: &Service, wanted: &str) -> String {
+    match catalogue::kernel(service, wanted) {
+        Ok(_) => format!("`banger kernel pull {wanted}` brings it"),
+        Err(_) => "import it with `banger kernel import`".to_owned(),
     }
 }
 
@@ -285,4 +356,56 @@ pub fn tempfile(folder: Option<&Path>) -> Result<File, Error> {
     let flags = nix::fcntl::OFlag::O_TMPFILE.bits();
     let opened = File::options().read(true).write(true).mode(0o600).custom_flags(flags).open(folder);
     opened.map_err(|e| Error::disk(folder, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::bench;
+
+    #[test]
+    fn what_is_asked_for_wins_then_the_entry_then_the_image_then_the_default() {
+        for (asked, entry, own, expected) in [
+            (Some("a"), "e", "o", "a"),
+            (Some("a"), "", "", "a"),
+            (None, "e", "o", "e"),
+            (None, "e", "", "e"),
+            (None, "", "o", "o"),
+            (None, "", "", "d"),
+        ] {
+            assert_eq!(choose(asked, entry, own, "d"), expected, "{asked:?} {entry:?} {own:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_set_wins_over_the_configuration_until_it_is_unset() {
+        let bench = bench().await;
+        let service = &bench.service;
+        let configured = service.config.kernel.clone();
+        assert_eq!(default_name(service).unwrap(), configured);
+        set_default(service, Some("mine")).unwrap();
+        assert_eq!(default_name(service).unwrap(), "mine");
+        assert!(matches!(set_default(service, Some("none")), Err(Error::NotFound { .. })));
+        assert_eq!(default_name(service).unwrap(), "mine");
+        // The default is not to be deleted.
+        let Kernel::Imported(row) = find(service, "mine").unwrap() else { panic!("it was imported") };
+        assert!(matches!(service.store.remove_kernel(&row), Err(StoreError::InUse)));
+        set_default(service, None).unwrap();
+        assert_eq!(default_name(service).unwrap(), configured);
+        service.store.remove_kernel(&row).unwrap();
+        assert!(matches!(
+            service.store.set_default_kernel(Some("mine"), Some(row.id)),
+            Err(StoreError::Gone)
+        ));
+    }
+
+    #[tokio::test]
+    async fn an_image_that_wants_a_kernel_that_is_not_here_says_how_to_get_it() {
+        let bench = bench().await;
+        let error = find_for_image(&bench.service, "6.1-other").unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, Error::Named(Bus::KernelRequired(_))), "{text}");
+        assert!(text.contains("6.1-other") && text.contains("banger kernel import"), "{text}");
+        assert_eq!(find_for_image(&bench.service, "mine").unwrap().name(), "mine");
+    }
 }

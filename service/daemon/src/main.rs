@@ -4,6 +4,7 @@
 //! wires the parts; each decides for itself.
 
 mod api;
+mod catalogue;
 mod config;
 mod console;
 mod disk;

@@ -67,6 +67,8 @@ async fn service(folder: &Path, bus: Connection, host: Arc<FakeHost>, accel: Acc
         boot: folder.join("boot"),
         modules: folder.join("modules"),
         guest: folder.join("guest"),
+        catalogue: folder.join("catalog.d"),
+        kernel_catalogue: folder.join("kernels.d"),
         accel,
         timeouts: Timeouts { boot: 1, ..Timeouts::default() },
         ..Config::default()

@@ -145,6 +145,8 @@ impl Fake {
             size: Bytes::mib(40),
             has_modules: true,
             has_initrd: false,
+            default: true,
+            used_by: vec!["box".into()],
         });
         connection.request_name(names::SERVICE).await?;
         Ok(state)
@@ -240,7 +242,14 @@ impl Fake {
     async fn import_kernel(&self, name: &str, options: Dict) -> Result<OwnedObjectPath, Error> {
         let mut options = Options::new(options);
         let files = (options.take("kernel")?, options.take("initrd")?, options.take("modules")?);
+        let packages: Vec<OwnedFd> = options.take_or_default("packages")?;
         options.finish()?;
+        if !packages.is_empty() {
+            let read = packages.into_iter().map(|package| content(Some(package)));
+            let read: Vec<String> = read.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect();
+            self.0.note(format!("ImportKernel {name} {read:?}"));
+            return Ok(self.0.begin("import-kernel", name, Script::Succeed(Dict::new())).await);
+        }
         if name == "slow" {
             return Ok(self.0.begin("import-kernel", name, Script::UntilCancelled).await);
         }
@@ -260,6 +269,27 @@ impl Fake {
         let job = self.0.jobs.lock().unwrap().values().last().cloned().expect("begun");
         job.after(reading);
         Ok(path)
+    }
+
+    async fn pull_kernel(&self, name: &str, options: Dict) -> OwnedObjectPath {
+        self.0.note(format!("PullKernel {name} {}", shown(&options)));
+        self.0.begin("pull-kernel", name, Script::Succeed(Dict::new())).await
+    }
+
+    async fn set_default_kernel(&self, name: &str, _options: Dict) {
+        self.0.note(format!("SetDefaultKernel {name:?}"));
+    }
+
+    async fn list_catalogue(&self, _options: Dict) -> Vec<Dict> {
+        let entry = |kind: &str, name: &str| {
+            DictWriter::new().with("kind", kind.to_owned()).with("name", name.to_owned())
+        };
+        let broken = entry("problem", "/etc/x.json").with("description", "it is broken".to_owned());
+        vec![
+            entry("image", "base").with("kernel", "6.1-Cloud".to_owned()).with("size", Bytes::mib(30)).done(),
+            entry("kernel", "6.1-Cloud").with("release", "6.1.0".to_owned()).done(),
+            broken.done(),
+        ]
     }
 
     async fn get_kernel(&self, name: &str, _options: Dict) -> Result<OwnedObjectPath, Error> {

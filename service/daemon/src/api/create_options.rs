@@ -2,7 +2,7 @@
 
 use crate::{
     gate::Caller,
-    kernels::{self, HOST},
+    kernels::{self, HOST, Kernel},
     ops::create::{self, Create},
     service::Service,
     store::{ImageRow, VmSpec},
@@ -53,10 +53,16 @@ impl CreateOptions {
         Ok(Self { image, ..read })
     }
 
-    /// What is asked for, then what the image wants, then what is configured.
-    fn wanted_kernel(&self, service: &Service, image: &ImageRow) -> String {
-        let of_image = || Some(image.kernel.clone()).filter(|kernel| !kernel.is_empty());
-        self.kernel.clone().or_else(of_image).unwrap_or_else(|| service.config.kernel.clone())
+    /// The kernel that was asked for, else what the image wants, else the default; and the name that it has here.
+    fn wanted_kernel(&self, service: &Service, image: &ImageRow) -> Result<(Kernel, String), Error> {
+        let default = kernels::default_name(service)?;
+        // The image knows already which of its entry's and its own was the one.
+        let wanted = kernels::choose(self.kernel.as_deref(), "", &image.kernel, &default).to_owned();
+        let found = match &self.kernel {
+            Some(asked) => kernels::find(service, asked)?,
+            None => kernels::find_for_image(service, &image.kernel)?,
+        };
+        Ok((found, wanted))
     }
 
     /// Everything that can be known before somebody is asked: that the image and the kernel are there, the
@@ -66,8 +72,7 @@ impl CreateOptions {
     /// What is not there, not possible or not free.
     pub fn resolve(&self, service: &Service, name: Option<VmName>, caller: &Caller) -> Result<Create, Error> {
         let image = service.find_image(caller, &self.image)?;
-        let kernel = self.wanted_kernel(service, &image);
-        let found = kernels::find(service, &kernel)?;
+        let (found, kernel) = self.wanted_kernel(service, &image)?;
         // The preferred one of the host may be another tomorrow: its VMs follow it.
         let kernel = if kernel == HOST { kernel } else { found.name().to_owned() };
         let size = MachineSize {

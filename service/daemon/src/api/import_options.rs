@@ -2,7 +2,11 @@
 
 use crate::{
     error,
-    ops::{import::Import, kernels::Import as KernelImport, register::Register},
+    ops::{
+        import::Import,
+        kernels::{Import as KernelImport, Material},
+        register::Register,
+    },
 };
 use banger_dbus::{Dict, Error, Options};
 use banger_image::{Format, Platform, RunConfig};
@@ -72,7 +76,8 @@ pub fn register(name: &str, options: Dict, owner: Uid) -> Result<Register, Error
         }
         (Some(kernel), None) => {
             let name: KernelName = name.as_str().parse()?;
-            Some(KernelImport { name, kernel, initrd, modules, owner })
+            let from = Material::Files { kernel, initrd, modules };
+            Some(KernelImport { name, from, owner })
         }
         (None, _) => None,
     };

@@ -38,16 +38,17 @@ impl KernelObject {
 /// A kernel that VMs can have: the host's own, or an imported one.
 #[zbus::interface(name = "org.banger.Kernel")]
 impl KernelObject {
-    /// Everything known of it: id, name, release and source (`host` or `imported`) s, size t, has-modules and
-    /// has-initrd b.
+    /// Everything known of it: id, name, release and source (`host` or `imported`) s, size t, has-modules,
+    /// has-initrd and default b, used-by as, which names the caller's VMs alone (everybody's for root).
     #[zbus(out_args("description"))]
-    async fn describe(&self, options: Dict) -> Result<Dict, Error> {
+    async fn describe(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<Dict, Error> {
         no_options(options)?;
-        Ok(self.kernel()?.info().into_dict())
+        let caller = self.service.gate.caller(&header).await?;
+        Ok(self.kernel()?.info(&self.service, &caller)?.into_dict())
     }
 
-    /// Deletes an imported kernel; refused while a VM has it. Another user's needs
-    /// `org.banger.manager.kernel-delete-others`.
+    /// Deletes an imported kernel; refused while a VM has it, an image wants it or it is the default, and the error
+    /// says which. Another user's needs `org.banger.manager.kernel-delete-others`.
     #[zbus(out_args("job"))]
     async fn delete(
         &self,
@@ -65,7 +66,7 @@ impl KernelObject {
         self.service.gate.authorize(&caller, Operation::DeleteKernel, Some(kernel.owner), details).await?;
         let (service, subject) = (self.service.clone(), kernel.name.to_string());
         let new = NewJob { kind: JobKind::DeleteKernel, subject, owner: caller.uid, cancellable: false };
-        let job = self.service.jobs.start(new, |job| delete(service, kernel, job)).await?;
+        let job = self.service.jobs.start(new, |job| delete(service, kernel, caller.uid, job)).await?;
         Ok(job.path())
     }
 

@@ -1,14 +1,16 @@
 //! `org.banger.Manager`: where things are made, found and listed.
 
-use super::{create_options::CreateOptions, credentials::Given, import_options, no_options};
+use super::{create_options::CreateOptions, credentials::Given, import_options, kernel_options, no_options};
 use crate::{
+    catalogue::{self, Sources},
     error,
     gate::Caller,
     jobs::{Job, NewJob},
-    kernels,
+    kernels::{self, Kernel},
     ops::{
+        bundle::{self, PullBundle},
         create, import,
-        kernels::{Import, import as import_kernel},
+        kernels::{Import, Material, import as import_kernel},
         prune::{self, Prune},
         pull::{self, Pull},
         register::{self, Register},
@@ -21,11 +23,15 @@ use banger_dbus::{Dict, Error, Options, names};
 use banger_image::{Login, Platform};
 use banger_model::{Bytes, ImageName, JobKind, KernelName, Uid, VmName};
 use banger_polkit::{Details, Operation};
-use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use zbus::{OwnedObjectPath, message::Header, object_server::SignalEmitter};
 
 /// Most operations that one user may have under way.
 const MOST_JOBS: usize = 64;
+
+/// Why the option `size` is refused with a bundle.
+const BUNDLES_HAVE_A_SIZE: &str =
+    "an image of the catalogue has its size: leave it out, a VM's disk may be larger than its image";
 
 /// The manager on the bus.
 pub struct ManagerObject {
@@ -40,6 +46,39 @@ impl ManagerObject {
 
     async fn caller(&self, header: &Header<'_>) -> Result<Caller, Error> {
         Ok(self.service.gate.caller(header).await?)
+    }
+
+    /// Pulls what the catalogue names, for the caller.
+    async fn pull_bundle(&self, header: &Header<'_>, request: PullBundle) -> Result<OwnedObjectPath, Error> {
+        let caller = self.caller(header).await?;
+        let request = PullBundle { owner: caller.uid, ..request };
+        request.claim().check(&self.service)?;
+        self.may(&caller, Operation::PullImage, "image", &request.entry.name).await?;
+        request.claim().check(&self.service)?;
+        let (service, subject) = (self.service.clone(), request.name.to_string());
+        let new = NewJob { kind: JobKind::PullImage, subject, owner: caller.uid, cancellable: true };
+        let job = self.service.jobs.start(new, |job| bundle::pull(service, request, job)).await?;
+        Ok(job.path())
+    }
+
+    /// Takes a kernel in, for the caller.
+    async fn take_kernel(
+        &self,
+        header: &Header<'_>,
+        kind: JobKind,
+        name: KernelName,
+        from: Material,
+    ) -> Result<OwnedObjectPath, Error> {
+        let caller = self.caller(header).await?;
+        kernels::check_name(&self.service, &name)?;
+        self.may(&caller, Operation::ImportKernel, "kernel", name.as_str()).await?;
+        kernels::check_name(&self.service, &name)?;
+        let subject = name.to_string();
+        let request = Import { name, from, owner: caller.uid };
+        let service = self.service.clone();
+        let new = NewJob { kind, subject, owner: caller.uid, cancellable: true };
+        let job = self.service.jobs.start(new, |job| import_kernel(service, request, job)).await?;
+        Ok(job.path())
     }
 
     /// Asks whether the caller may make something new called `name`.
@@ -78,8 +117,9 @@ impl ManagerObject {
     ///
     /// `reference` is such as `debian:bookworm` or `127.0.0.1:5000/team/app@sha256:...`. Options: `name` s, the
     /// image's name here (default: made of the reference, `debian-bookworm`); `size` t, bytes of the filesystem
-    /// (default: 1.25 times the content, at least 1 GiB); `platform` s, such as `linux/amd64`; `credentials` h, a
-    /// file or pipe with what the registry is shown, as JSON of at most 64 KiB: `{"username", "password"}`,
+    /// (default: 1.25 times the content, at least 1 GiB); `platform` s, such as `linux/amd64`; `source` s, where it
+    /// is looked for: `auto` (the default: a plain name in the catalogue first), `catalogue` or `registry`;
+    /// `credentials` h, a file or pipe with what the registry is shown, as JSON of at most 64 KiB: `{"username", "password"}`,
     /// `{"identity-token"}` or `{"registry-token"}`; or `username` s and `password` s. An image that is pulled with
     /// credentials is for its owner alone, and nothing keeps the credentials. The job's result
     /// has `image` o, and `unchanged` b when the caller's image of that name and reference is the newest already;
@@ -95,16 +135,25 @@ impl ManagerObject {
         let name: Option<String> = options.take("name")?;
         let size: Option<Bytes> = options.take("size")?;
         let platform: Option<String> = options.take("platform")?;
+        let source: Option<String> = options.take("source")?;
         let given = Given::take(&mut options)?;
         options.finish()?;
+        let sources = Sources::parse(source.as_deref())?;
+        let platform: Platform = match platform {
+            Some(platform) => platform.parse().map_err(error::Error::Image)?,
+            None => Platform::host(),
+        };
+        if let Some(entry) = catalogue::image(&self.service, reference, &platform, sources)? {
+            if size.is_some() {
+                return Err(Error::InvalidSpec(BUNDLES_HAVE_A_SIZE.into()));
+            }
+            let name = name.as_ref().unwrap_or(&entry.name).parse()?;
+            return self.pull_bundle(&header, PullBundle { entry, name, platform, owner: Uid::ROOT }).await;
+        }
         let reference = self.service.puller.reference(reference).map_err(error::Error::Image)?;
         let name: ImageName = match name {
             Some(name) => name.parse()?,
             None => reference.default_name(),
-        };
-        let platform: Platform = match platform {
-            Some(platform) => platform.parse().map_err(error::Error::Image)?,
-            None => Platform::host(),
         };
         let credentials = given.read().await?;
         let caller = self.caller(&header).await?;
@@ -256,11 +305,31 @@ impl ManagerObject {
         Ok(counted.map_err(error::Error::from)??)
     }
 
+    /// Pulls a kernel that the catalogue names: a distribution's package or a bundle.
+    ///
+    /// Options: `name` s, the kernel's name here (default: the same). The job's result has `kernel` o. Needs
+    /// `org.banger.manager.kernel-import`.
+    #[zbus(out_args("job"))]
+    async fn pull_kernel(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        name: &str,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        let mut options = Options::new(options);
+        let called: Option<String> = options.take("name")?;
+        options.finish()?;
+        let entry = catalogue::kernel(&self.service, name)?;
+        let called = called.as_ref().unwrap_or(&entry.name).parse()?;
+        self.take_kernel(&header, JobKind::PullKernel, called, Material::Artifact(entry.artifact)).await
+    }
+
     /// Takes a kernel in under this name.
     ///
     /// Options: `kernel` h, a bzImage or an ELF; `initrd` h; `modules` h, a tar stream of the folder that holds
-    /// `modules.dep`. Files and pipes are accepted. The job's result has `kernel` o. Needs
-    /// `org.banger.manager.kernel-import`.
+    /// `modules.dep`. Or, instead of these, `package` h, a distribution's kernel package (`.deb`, `.rpm`) or a tar
+    /// archive of one, or `packages` ah where the distribution splits it. Files and pipes are accepted. The job's
+    /// result has `kernel` o. Needs `org.banger.manager.kernel-import`.
     #[zbus(out_args("job"))]
     async fn import_kernel(
         &self,
@@ -268,24 +337,38 @@ impl ManagerObject {
         name: &str,
         options: Dict,
     ) -> Result<OwnedObjectPath, Error> {
-        let mut options = Options::new(options);
-        let kernel: Option<OwnedFd> = options.take("kernel")?;
-        let initrd: Option<OwnedFd> = options.take("initrd")?;
-        let modules: Option<OwnedFd> = options.take("modules")?;
-        options.finish()?;
-        let name: KernelName = name.parse()?;
-        let kernel = kernel.ok_or_else(|| Error::InvalidArgs("the option \"kernel\" is missing".into()))?;
-        let caller = self.caller(&header).await?;
-        kernels::check_name(&self.service, &name)?;
-        self.may(&caller, Operation::ImportKernel, "kernel", name.as_str()).await?;
-        kernels::check_name(&self.service, &name)?;
+        let from = kernel_options::read(options)?;
+        self.take_kernel(&header, JobKind::ImportKernel, name.parse()?, from).await
+    }
 
-        let subject = name.to_string();
-        let request = Import { name, kernel, initrd, modules, owner: caller.uid };
-        let service = self.service.clone();
-        let new = NewJob { kind: JobKind::ImportKernel, subject, owner: caller.uid, cancellable: true };
-        let job = self.service.jobs.start(new, |job| import_kernel(service, request, job)).await?;
-        Ok(job.path())
+    /// What can be pulled by a plain name: images, kernels, and files of the catalogue that do not count.
+    ///
+    /// Each has `kind` s (`image`, `kernel` or `problem`), `name` s and `description` s; images and kernels also
+    /// `architecture` s, `url` s, `digest` s, `size` t (bytes to download), `kernel` s and `release` s. A problem's
+    /// name is its file.
+    #[zbus(out_args("entries"))]
+    async fn list_catalogue(&self, options: Dict) -> Result<Vec<Dict>, Error> {
+        no_options(options)?;
+        Ok(catalogue::describe(&catalogue::read(&self.service)))
+    }
+
+    /// Makes a kernel the one that VMs get which name none and whose image wants none. An empty name returns to
+    /// what is configured. Needs `org.banger.manager.system-configure`.
+    async fn set_default_kernel(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        name: &str,
+        options: Dict,
+    ) -> Result<(), Error> {
+        no_options(options)?;
+        let wanted = Some(name).filter(|name| !name.is_empty());
+        if let Some(name) = wanted {
+            kernels::find(&self.service, name)?;
+        }
+        let caller = self.caller(&header).await?;
+        let details = Details::from([("setting", "default kernel".to_owned())]);
+        self.service.gate.authorize(&caller, Operation::SystemConfigure, None, details).await?;
+        Ok(kernels::set_default(&self.service, wanted)?)
     }
 
     /// The kernel of this name, id or unique prefix of an id. `host` is the host's own.
@@ -297,15 +380,22 @@ impl ManagerObject {
 
     /// Every kernel, with what its `Describe` tells: the host's own first.
     #[zbus(out_args("kernels"))]
-    async fn list_kernels(&self, options: Dict) -> Result<Vec<(OwnedObjectPath, Dict)>, Error> {
+    async fn list_kernels(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: Dict,
+    ) -> Result<Vec<(OwnedObjectPath, Dict)>, Error> {
         no_options(options)?;
-        let all = kernels::all(&self.service)?;
-        Ok(all.iter().map(|kernel| (names::path_of(kernel.id()), kernel.info().into_dict())).collect())
+        let caller = self.caller(&header).await?;
+        let described = |kernel: &Kernel| {
+            Ok((names::path_of(kernel.id()), kernel.info(&self.service, &caller)?.into_dict()))
+        };
+        kernels::all(&self.service)?.iter().map(described).collect()
     }
 
     /// Makes a VM called `name` (empty: a name is made up) and starts it; the job ends when the guest is ready.
     ///
-    /// Options: `image` s, required: name, id or prefix of an id; `kernel` s (default: as configured); `cpus` u;
+    /// Options: `image` s, required: name, id or prefix of an id; `kernel` s (default: the one that the image wants, else the default); `cpus` u;
     /// `memory` t, bytes; `disk` t, bytes, the guest's filesystem grows to it (default: the image's size);
     /// `start` b (default: true); `remove` b, it is deleted when it stops; `main` s, what the guest runs by itself
     /// when the image has no init: `image` (the default: the image's own command) or `none`; `command` as,

@@ -8,6 +8,7 @@ mod image;
 mod import_options;
 mod job;
 mod kernel;
+mod kernel_options;
 mod manager;
 mod vm;
 

@@ -1,6 +1,7 @@
 //! What the service does, one file per kind of operation. Each takes a request that was parsed, authorized
 //! and frozen before.
 
+pub mod bundle;
 pub mod commit;
 pub mod create;
 pub mod exec;

@@ -46,7 +46,7 @@ impl Pull {
 /// is left then.
 pub async fn pull(service: Arc<Service>, request: Pull, job: Arc<Job>) -> Result<Dict, Error> {
     // A host on which nothing could ever boot is told before the download.
-    kernels::find(&service, &service.config.kernel)?;
+    kernels::find_for_image(&service, "")?;
     let claim = request.claim();
     let before = claim.check(&service)?;
     job.phase(Phase::Resolving);

@@ -133,7 +133,7 @@ fn attach(service: &Service, id: ImageId, file: File, size: Bytes, content: Byte
 async fn remove_kernel(service: &Arc<Service>, name: &KernelName, job: Arc<Job>) {
     let rows = service.store.kernels().unwrap_or_default();
     if let Some(row) = rows.into_iter().find(|row| row.name == *name)
-        && let Err(error) = kernel_ops::delete(service.clone(), row, job).await
+        && let Err(error) = kernel_ops::delete(service.clone(), row.clone(), row.owner, job).await
     {
         tracing::warn!(kernel = %name, %error, "a kernel stays without its image");
     }

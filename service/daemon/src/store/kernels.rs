@@ -2,7 +2,10 @@
 
 use super::{Store, StoreError, deleted, inserted, parsed};
 use banger_model::{Bytes, KernelId, KernelName, Uid};
-use rusqlite::{Row, params};
+use rusqlite::{OptionalExtension, Row, params};
+
+/// The fact that holds the default kernel's name.
+const DEFAULT: &str = "default-kernel";
 
 /// A kernel that somebody imported.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,16 +77,44 @@ impl Store {
         })
     }
 
-    /// Removes a kernel's row, unless a VM names the kernel.
+    /// The name of the kernel that was made the default, if one was.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn default_kernel(&self) -> Result<Option<String>, StoreError> {
+        Ok(self.fact(DEFAULT)?.filter(|name| !name.is_empty()))
+    }
+
+    /// Makes a kernel the default, or none. `row` is that of an imported one.
+    ///
+    /// # Errors
+    /// [`StoreError::Gone`] when an imported one is no longer there.
+    pub fn set_default_kernel(&self, name: Option<&str>, row: Option<KernelId>) -> Result<(), StoreError> {
+        self.transaction(|c| {
+            if let Some(id) = row {
+                let found = c.query_row("SELECT 1 FROM kernels WHERE id = ?1", [id.to_string()], |_| Ok(()));
+                found.optional()?.ok_or(StoreError::Gone)?;
+            }
+            c.execute(
+                "INSERT INTO facts VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2",
+                [DEFAULT, name.unwrap_or_default()],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Removes a kernel's row, unless a VM names the kernel, an image wants it or it was made the default.
     ///
     /// # Errors
     /// [`StoreError::InUse`] then.
     pub fn remove_kernel(&self, kernel: &KernelRow) -> Result<(), StoreError> {
         self.with(|c| {
             // One statement, so that no VM can be made with it in between.
-            let unused =
-                "DELETE FROM kernels WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM vms WHERE kernel = ?2)";
-            match c.execute(unused, [kernel.id.to_string().as_str(), kernel.name.as_str()]) {
+            let unused = "DELETE FROM kernels WHERE id = ?1
+                AND NOT EXISTS (SELECT 1 FROM vms WHERE kernel = ?2)
+                AND NOT EXISTS (SELECT 1 FROM images WHERE kernel = ?2)
+                AND NOT EXISTS (SELECT 1 FROM facts WHERE key = ?3 AND value = ?2)";
+            match c.execute(unused, [kernel.id.to_string().as_str(), kernel.name.as_str(), DEFAULT]) {
                 Ok(0) => Err(StoreError::InUse),
                 result => deleted(result),
             }

@@ -33,6 +33,9 @@ pub enum StoreError {
     /// Something still refers to the row.
     #[error("it is still in use")]
     InUse,
+    /// The row has gone meanwhile.
+    #[error("it is no longer there")]
+    Gone,
     /// It was written by a newer banger.
     #[error(
         "the database is of version {found}, this banger knows up to {known}: install the newer one again"
