@@ -1,11 +1,10 @@
 //! The whole way of one image.
 
 use crate::{
-    Digest, ImageError, Limits, Platform, Progress, Reference, Registries, RegistriesFolder, RunConfig,
-    Unsafe,
+    Digest, ImageError, Limits, Platform, Progress, Reference, Registries, RegistriesFolder, Resolved,
+    RunConfig, Unsafe,
     blobs::{Blob, Blobs, PruneBlobs, PrunedBlobs},
-    config::ImageConfig,
-    manifest::{Descriptor, Document, Manifest},
+    manifest::Descriptor,
     registry::{Http, Repository},
     rootfs::{Entries, LARGEST},
     space,
@@ -16,7 +15,6 @@ use banger_model::{Bytes, Credentials, Phase, Uid};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
-    io::Read,
     path::PathBuf,
     sync::{
         Arc,
@@ -67,21 +65,6 @@ pub struct Login {
     pub credentials: Credentials,
 }
 
-/// What a reference means at the moment.
-#[derive(Clone)]
-pub struct Resolved {
-    /// Digest of the image's manifest (the platform's one, not the index's).
-    pub manifest_digest: Digest,
-    /// The platform that it is for.
-    pub platform: Platform,
-    /// How to run it.
-    pub config: RunConfig,
-    /// Its layers, oldest first.
-    pub layers: Vec<Layer>,
-    /// Where the layers are, and the right to fetch them.
-    repository: Arc<Repository>,
-}
-
 /// One layer of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
@@ -112,27 +95,14 @@ pub struct Pulled {
     pub layers: Vec<Layer>,
 }
 
-impl fmt::Debug for Resolved {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Resolved").field("manifest_digest", &self.manifest_digest).finish_non_exhaustive()
-    }
-}
-
 impl fmt::Debug for Puller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Puller").field("blobs", &self.blobs.folder()).finish_non_exhaustive()
     }
 }
 
-impl Resolved {
-    /// Compressed bytes of all layers.
-    pub fn compressed(&self) -> Bytes {
-        Bytes(self.layers.iter().map(|layer| layer.compressed.0).sum())
-    }
-}
-
 impl Layer {
-    fn descriptor(&self) -> Descriptor {
+    pub(crate) fn descriptor(&self) -> Descriptor {
         Descriptor { digest: self.digest.clone(), size: self.compressed.0 }
     }
 }
@@ -188,95 +158,7 @@ impl Puller {
         self.limits
     }
 
-    /// Asks the registry what `reference` means. Fetches manifests, and the configuration unless it is cached.
-    ///
-    /// # Errors
-    /// Every kind but the ones about space and size.
-    pub async fn resolve(
-        &self,
-        reference: &Reference,
-        platform: &Platform,
-        login: Option<&Login>,
-        cancel: &CancellationToken,
-    ) -> Result<Resolved, ImageError> {
-        let registries = self.registries()?;
-        let repository =
-            Arc::new(Repository::new(&self.http, &registries, reference.clone(), login, self.limits));
-        loop {
-            match self.resolve_in(&repository, &reference.manifest_name(), platform, cancel).await {
-                // A mirror's answer can be wrong in every way. What the registry itself answers counts.
-                Err(error) if !cancel.is_cancelled() && repository.distrust_mirrors() => {
-                    tracing::warn!(%reference, %error, "asked again, without mirrors");
-                }
-                resolved => return resolved,
-            }
-        }
-    }
-
-    async fn resolve_in(
-        &self,
-        repository: &Arc<Repository>,
-        name: &str,
-        platform: &Platform,
-        cancel: &CancellationToken,
-    ) -> Result<Resolved, ImageError> {
-        let (manifest_digest, manifest) =
-            unless(cancel, self.find_manifest(repository, name, platform)).await?;
-        let config = self.config(repository, &manifest, cancel).await?;
-        let layers = config.layers(manifest.layers)?;
-        Ok(Resolved {
-            manifest_digest,
-            platform: config.platform_for(platform)?,
-            config: config.run,
-            layers,
-            repository: Arc::clone(repository),
-        })
-    }
-
-    /// Follows indexes to the manifest for `platform`.
-    async fn find_manifest(
-        &self,
-        repository: &Repository,
-        name: &str,
-        platform: &Platform,
-    ) -> Result<(Digest, Manifest), ImageError> {
-        let mut name = name.to_owned();
-        for _ in 0..=self.limits.index_depth {
-            let answer = repository.manifest(&name).await?;
-            match Document::parse(&answer.body, answer.content_type.as_deref(), &self.limits)? {
-                // A name that is a digest was checked, with its own algorithm.
-                Document::Manifest(manifest) => {
-                    return Ok((name.parse().unwrap_or_else(|_| Digest::of(&answer.body)), manifest));
-                }
-                Document::Index(index) => name = index.select(platform)?.digest.to_string(),
-            }
-        }
-        let limit = self.limits.index_depth.into();
-        Err(Unsafe::Limit { what: "the depth of indexes", value: limit + 1, limit }.into())
-    }
-
-    async fn config(
-        &self,
-        repository: &Arc<Repository>,
-        manifest: &Manifest,
-        cancel: &CancellationToken,
-    ) -> Result<ImageConfig, ImageError> {
-        let blob = self.get(&manifest.config, repository, &Arc::new(Semaphore::new(1)))?;
-        let ready = unless(cancel, blob.ready()).await;
-        let mut reader = blob.reader(cancel, &Arc::default());
-        let read = spawn_blocking(move || {
-            ready?;
-            let mut body = Vec::new();
-            // Its size is within the limit, and the transfer gives no more than that.
-            reader.read_to_end(&mut body).map_err(|e| e.downcast().unwrap_or(ImageError::Cancelled))?;
-            ImageConfig::parse(&body)
-        });
-        let config = read.await.unwrap_or(Err(ImageError::Cancelled));
-        blob.release().await;
-        config
-    }
-
-    fn get(
+    pub(crate) fn get(
         &self,
         descriptor: &Descriptor,
         repository: &Arc<Repository>,
@@ -420,7 +302,7 @@ impl Puller {
 }
 
 /// What `future` gives, unless somebody cancels first.
-async fn unless<T>(
+pub(crate) async fn unless<T>(
     cancel: &CancellationToken,
     future: impl Future<Output = Result<T, ImageError>>,
 ) -> Result<T, ImageError> {

@@ -154,9 +154,16 @@ impl Endpoint {
             Ok(response) => !first && response.status() == StatusCode::BAD_REQUEST,
             Err(_) => true,
         };
-        if wrong && let Ok(response) = one(!first).await {
-            let _ = self.tls.set(!first);
-            return Ok(response);
+        if wrong {
+            match one(!first).await {
+                Ok(response) => {
+                    let _ = self.tls.set(!first);
+                    return Ok(response);
+                }
+                // It speaks TLS, and not as it should: that is the error to tell.
+                Err(error) if answer.is_ok() => return Err(error),
+                Err(_) => {}
+            }
         }
         if answer.is_ok() {
             let _ = self.tls.set(first);

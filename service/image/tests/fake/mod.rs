@@ -6,12 +6,15 @@
 
 pub mod archive;
 
-use banger_image::{Digest, ImageError, Limits, Platform, Progress, PullRequest, Pulled, Puller, Reference};
-use banger_model::{Bytes, Phase};
+use banger_image::{
+    Digest, ImageError, Limits, Login, Platform, Progress, PullRequest, Pulled, Puller, Reference,
+    RegistriesFolder,
+};
+use banger_model::{Bytes, Credentials, Phase, Uid};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, mpsc},
@@ -24,7 +27,9 @@ use tokio_util::sync::CancellationToken;
 /// What a client asked.
 #[derive(Debug, Clone)]
 pub struct Request {
+    pub method: String,
     pub path: String,
+    pub body: String,
     pub headers: HashMap<String, String>,
     /// How often this path was asked for before.
     pub earlier: usize,
@@ -143,7 +148,7 @@ impl Shared {
         let mut reader = BufReader::new(stream.try_clone().ok()?);
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
-        let path = line.split(' ').nth(1)?.to_owned();
+        let (method, path) = (line.split(' ').next()?.to_owned(), line.split(' ').nth(1)?.to_owned());
         let mut headers = HashMap::new();
         loop {
             let mut line = String::new();
@@ -153,10 +158,14 @@ impl Shared {
                 None => break,
             };
         }
+        let length = headers.get("content-length").and_then(|length: &String| length.parse().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        reader.read_exact(&mut body).ok()?;
+        let body = String::from_utf8_lossy(&body).into_owned();
         let request = {
             let mut requests = self.requests.lock().unwrap();
             let earlier = requests.iter().filter(|request| request.path == path).count();
-            let request = Request { path, headers, earlier };
+            let request = Request { method, path, body, headers, earlier };
             requests.push(request.clone());
             request
         };
@@ -319,6 +328,27 @@ impl Client {
         let folder = TempDir::new().unwrap();
         let puller = Puller::new(folder.path().join("blobs"), limits).unwrap();
         Self { folder, puller }
+    }
+
+    /// One who obeys what `text` says about registries.
+    pub fn saying(text: &str) -> Self {
+        let Self { folder, puller } = Self::new(quick());
+        let said = folder.path().join("registries.d");
+        std::fs::create_dir(&said).unwrap();
+        std::fs::write(said.join("10-test.toml"), text).unwrap();
+        Self { folder, puller: puller.with_registries(RegistriesFolder::new(said)) }
+    }
+
+    /// A pull with credentials.
+    pub async fn pull_as(
+        &self,
+        reference: Reference,
+        owner: u32,
+        credentials: Credentials,
+    ) -> Result<Pulled, ImageError> {
+        let login = Some(Login { owner: Uid(owner), credentials });
+        let request = PullRequest { size: Some(Bytes::mib(64)), login, ..self.request(reference) };
+        self.puller.pull(&request, &banger_image::Silent, &CancellationToken::new()).await
     }
 
     /// A new staging folder.
