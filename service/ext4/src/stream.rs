@@ -1,6 +1,6 @@
 //! The output: writes that follow each other become one large one.
 
-use crate::layout::BLOCK_BYTES;
+use crate::layout::{BLOCK, BLOCK_BYTES};
 use std::io::{self, Seek, SeekFrom, Write};
 
 /// Bytes gathered before they go out.
@@ -9,7 +9,12 @@ const GATHER: usize = 1 << 20;
 /// Writes blocks by number through a buffer.
 pub(crate) struct Stream<W> {
     out: W,
-    buffer: Vec<u8>,
+    /// The buffer, and a block more: what is gathered begins where memory is aligned to a block, as writing without
+    /// the page cache wants it.
+    memory: Vec<u8>,
+    first: usize,
+    /// Bytes in the buffer.
+    gathered: usize,
     /// Where the buffer's first byte belongs.
     start: u64,
     /// Where `out` is.
@@ -22,42 +27,49 @@ impl<W: Write + Seek> Stream<W> {
     /// Begins at the start of `out`.
     pub fn new(mut out: W) -> io::Result<Self> {
         out.seek(SeekFrom::Start(0))?;
-        Ok(Self { out, buffer: Vec::with_capacity(GATHER), start: 0, position: 0, end: 0 })
+        let memory = vec![0; GATHER + BLOCK];
+        let first = memory.as_ptr().align_offset(BLOCK).min(BLOCK);
+        Ok(Self { out, memory, first, gathered: 0, start: 0, position: 0, end: 0 })
     }
 
     /// Writes whole blocks from `block` on.
-    pub fn write(&mut self, block: u64, data: &[u8]) -> io::Result<()> {
+    pub fn write(&mut self, block: u64, mut data: &[u8]) -> io::Result<()> {
         let at = block * BLOCK_BYTES;
-        let buffered = self.start + self.buffer.len() as u64;
-        if self.buffer.is_empty() {
-            self.start = at;
-        } else if (self.start..buffered).contains(&at) {
+        let buffered = self.start + self.gathered as u64;
+        if (self.start..buffered).contains(&at) {
             // What follows was given back and is written anew.
-            self.buffer.truncate((at - self.start) as usize);
+            self.gathered = (at - self.start) as usize;
         } else if at != buffered {
             self.flush()?;
             self.start = at;
         }
-        if self.buffer.is_empty() && data.len() >= GATHER {
-            return self.put(data).map(|()| self.start += data.len() as u64);
+        while !data.is_empty() {
+            let (now, later) = data.split_at(data.len().min(GATHER - self.gathered));
+            let to = self.first + self.gathered;
+            self.memory[to..to + now.len()].copy_from_slice(now);
+            self.gathered += now.len();
+            if self.gathered == GATHER {
+                self.flush()?;
+            }
+            data = later;
         }
-        let room = GATHER - self.buffer.len();
-        let (now, later) = data.split_at(room.min(data.len()));
-        self.buffer.extend_from_slice(now);
-        if self.buffer.len() == GATHER {
-            self.flush()?;
-        }
-        if later.is_empty() { Ok(()) } else { self.write(block + now.len() as u64 / BLOCK_BYTES, later) }
+        Ok(())
     }
 
     /// Writes what is gathered.
     pub fn flush(&mut self) -> io::Result<()> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let result = self.put(&buffer);
-        self.start += buffer.len() as u64;
-        buffer.clear();
-        self.buffer = buffer;
-        result
+        if self.gathered == 0 {
+            return Ok(());
+        }
+        if self.position != self.start {
+            self.out.seek(SeekFrom::Start(self.start))?;
+        }
+        let gathered = std::mem::take(&mut self.gathered);
+        self.out.write_all(&self.memory[self.first..self.first + gathered])?;
+        self.start += gathered as u64;
+        self.position = self.start;
+        self.end = self.end.max(self.position);
+        Ok(())
     }
 
     /// Makes the output `size` bytes long, if it is shorter, and hands everything out.
@@ -68,19 +80,6 @@ impl<W: Write + Seek> Stream<W> {
             self.out.write_all(&[0])?;
         }
         self.out.flush()
-    }
-
-    fn put(&mut self, data: &[u8]) -> io::Result<()> {
-        if data.is_empty() {
-            return Ok(());
-        }
-        if self.position != self.start {
-            self.out.seek(SeekFrom::Start(self.start))?;
-        }
-        self.out.write_all(data)?;
-        self.position = self.start + data.len() as u64;
-        self.end = self.end.max(self.position);
-        Ok(())
     }
 }
 
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn large_writes_go_around_the_buffer_and_small_ones_through_it() {
+    fn writes_may_be_larger_than_the_buffer() {
         let mut image = Cursor::new(Vec::new());
         let mut stream = Stream::new(&mut image).unwrap();
         let data: Vec<u8> = (0..3 * GATHER).map(|i| (i / 4096 + i) as u8).collect();

@@ -23,6 +23,7 @@ mod gzip;
 mod limits;
 mod manifest;
 mod merge;
+mod output;
 mod platform;
 mod progress;
 mod puller;

@@ -2,6 +2,7 @@
 
 use crate::{
     Digest, ImageError,
+    output::{self, Output},
     rootfs::{self, Entries, Rootfs},
     space,
 };
@@ -39,7 +40,7 @@ pub(crate) fn nameless(folder: &Path) -> Result<File, ImageError> {
 
 /// A filesystem that has all its files, and is gone when nobody finishes it.
 pub(crate) struct Unfinished {
-    rootfs: Rootfs<Arc<File>>,
+    rootfs: Rootfs<Output>,
     file: Arc<File>,
     guard: Guard,
 }
@@ -67,14 +68,15 @@ impl Unfinished {
         let create = create.read(true).write(true).create_new(true).mode(0o600);
         let file = Arc::new(create.open(&path).map_err(|e| ImageError::io("create", &path, e))?);
         let guard = Guard { path, keep: false };
-        let writer = Writer::new(Arc::clone(&file), options).map_err(|e| failed(e, &guard.path))?;
+        let writer = Writer::new(Output::new(Arc::clone(&file)), options);
+        let writer = writer.map_err(|e| failed(e, &guard.path))?;
         Ok(Self { rootfs: Rootfs::new(writer, &guard.path, entries), file, guard })
     }
 
     /// Puts the files in.
     pub(crate) fn fill(
         self,
-        with: impl FnOnce(Rootfs<Arc<File>>) -> Result<Rootfs<Arc<File>>, ImageError>,
+        with: impl FnOnce(Rootfs<Output>) -> Result<Rootfs<Output>, ImageError>,
     ) -> Result<Self, ImageError> {
         let Self { rootfs, file, guard } = self;
         Ok(Self { rootfs: with(rootfs)?, file, guard })
@@ -87,9 +89,12 @@ impl Unfinished {
             Some(size) => Size::Exactly(size.0),
             None => Size::AtLeast(space::filesystem(Bytes(rootfs.writer.content_bytes())).0),
         };
+        let io_failed = |error| ImageError::io("write", &guard.path, error);
+        // What follows is little, and in small pieces.
+        output::set_direct(&file, false).map_err(io_failed)?;
         let summary = rootfs.writer.finish(size).map_err(|e| failed(e, &guard.path))?;
-        file.set_len(summary.size).map_err(|e| ImageError::io("resize", &guard.path, e))?;
-        file.sync_all().map_err(|e| ImageError::io("write", &guard.path, e))?;
+        file.set_len(summary.size).map_err(io_failed)?;
+        file.sync_all().map_err(io_failed)?;
         guard.keep = true;
         Ok(summary)
     }
