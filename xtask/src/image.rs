@@ -42,11 +42,8 @@ pub fn debian() -> Result<Image> {
 
 /// What is measured with: a base and two layers of further packages, such as people build on. Some 50,000 files, more
 /// than 1 GB, about 500 MB as gzip.
-const LAYERS: &[&[&str]] = &[
-    &[],
-    &["build-essential", "git", "python3-numpy", "vim"],
-    &["default-jdk-headless", "npm"],
-];
+const LAYERS: &[&[&str]] =
+    &[&[], &["build-essential", "git", "python3-numpy", "vim"], &["default-jdk-headless", "npm"]];
 
 /// An image of three layers, made now if this is the first time, which takes minutes.
 ///
@@ -85,21 +82,21 @@ fn make(name: String, layers: &[&[&str]]) -> Result<Image> {
         bootstrap.args(recipe(&suite, &layers[..count].concat())?).env("SOURCE_DATE_EPOCH", EPOCH);
         bootstrap.stdin(Stdio::null()).stdout(File::create(&archive).context("cannot make an archive")?);
         machine::run(&mut bootstrap)?;
-        match &below {
-            None => layout.layer(open(&archive)?)?,
-            Some(below) => layout.layer(open(&difference(below, &archive)?)?)?,
-        };
-        if let Some(below) = below.replace(archive) {
-            fs::remove_file(below).context("cannot remove an archive")?;
+        match below.replace(archive.clone()) {
+            None => drop(layout.layer(open(&archive)?)?),
+            Some(below) => {
+                let difference = difference(&below, &archive)?;
+                layout.layer(open(&difference)?)?;
+                drop_file(&difference)?;
+                drop_file(&below)?;
+            }
         }
     }
     layout.finish(&serde_json::json!({
         "Cmd": ["/bin/bash"],
         "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
     }))?;
-    for left in below.iter().flat_map(|last| [last.clone(), changed(last)]).filter(|left| left.exists()) {
-        fs::remove_file(left).context("cannot remove an archive")?;
-    }
+    below.as_deref().map_or(Ok(()), drop_file)?;
     fs::rename(&part, &image.layout).context("cannot name the image")?;
     Ok(image)
 }
@@ -120,8 +117,8 @@ fn open(path: &Path) -> Result<File> {
     File::open(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn changed(archive: &Path) -> PathBuf {
-    archive.with_extension("changed")
+fn drop_file(path: &Path) -> Result<()> {
+    fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))
 }
 
 /// Writes an archive of what `archive` has and `below` does not have in the same way. What is gone stays: packages were
@@ -132,7 +129,7 @@ fn difference(below: &Path, archive: &Path) -> Result<PathBuf> {
         known.insert(hash);
         Ok(())
     })?;
-    let target = changed(archive);
+    let target = archive.with_extension("changed");
     let mut out = BufWriter::with_capacity(1 << 20, File::create(&target).context("cannot make an archive")?);
     each(archive, |hash, bytes| match known.contains(&hash) {
         true => Ok(()),
