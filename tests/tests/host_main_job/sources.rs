@@ -78,8 +78,8 @@ fn an_image_is_the_same_however_it_comes() {
     let (reference, digest) = busybox();
     let from = format!("docker://{reference}");
     let (folder, archive) = (home.path("layout"), home.path("busybox.tar"));
-    skopeo(&from, &format!("oci:{folder}:localhost/busybox:1"));
-    skopeo(&from, &format!("oci-archive:{archive}:localhost/busybox:1"));
+    skopeo(&from, &format!("oci:{folder}:localhost/ways:1"));
+    skopeo(&from, &format!("oci-archive:{archive}:localhost/ways:1"));
     tool("/bin/chmod", &["-R", "a+rX", home.0.to_str().unwrap()]);
     banger(ALICE, &["image", "pull", "--name", "pulled", reference]).expect(0);
     let pulled = bytes_of("pulled", &home);
@@ -98,9 +98,9 @@ fn an_image_is_the_same_however_it_comes() {
     }
     // Without a name, the archive's own counts.
     let ran = banger(ALICE, &["image", "import", &archive]).expect(0);
-    assert_eq!(ran.text().trim(), "busybox-1");
+    assert_eq!(ran.text().trim(), "ways-1");
     refused(ALICE, &["image", "import", &archive], "AlreadyExists");
-    remove(&["busybox-1", "pulled"]);
+    remove(&["ways-1", "pulled"]);
     assert_no_residue();
 }
 
@@ -174,7 +174,7 @@ fn what_is_no_image_is_refused_and_leaves_nothing() {
     refused(ALICE, &["image", "import", "--name", "x", "--format", "oci", &file], "UnsafeImage");
     assert!(
         banger(ALICE, &["image", "import", home.0.to_str().unwrap()])
-            .expect(2)
+            .expect(125)
             .errors()
             .contains("index.json")
     );
@@ -199,8 +199,16 @@ fn an_exported_image_loads_elsewhere_and_comes_back_as_it_was() {
     banger(ALICE, &["image", "export", "app", "--output", &first]).expect(0);
     banger(ALICE, &["image", "export", "again", "--output", &second]).expect(0);
     for folder in ["/", "/bin", "/etc", "/root"] {
-        // Inode numbers, names, owners and times.
-        let list = |file: &str| debugfs(file, &format!("ls -l {folder}"));
+        // Modes, owners, sizes, times and names; the first column is the inode's number.
+        let list = |file: &str| -> Vec<String> {
+            let text = debugfs(file, &format!("ls -l {folder}"));
+            let mut lines: Vec<_> = text
+                .lines()
+                .map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>().join(" "))
+                .collect();
+            lines.sort();
+            lines
+        };
         assert_eq!(list(&first), list(&second), "{folder}");
     }
     assert_eq!(debugfs(&second, "cat /etc/passwd"), debugfs(&first, "cat /etc/passwd"));
