@@ -255,6 +255,15 @@ fn a_root_filesystem_has_the_configuration_that_it_is_given() {
 }
 
 #[test]
+fn a_damaged_compression_is_noticed() {
+    let mut packed = gzip(&tar(&[("a", b"a")]));
+    let checksum = packed.len() - 8;
+    packed[checksum] ^= 1;
+    let error = Place::new().import(pipe(&packed)).unwrap_err();
+    assert!(matches!(error, ImageError::Unsafe(_)), "{error}");
+}
+
+#[test]
 fn one_of_several_images_has_to_be_named() {
     let (one, two) = (image(), Image::new(vec![Layer::plain(tar(&[("two", b"2")]))]));
     let (mut files, other) = (layout(&one, "app:1"), layout(&two, "app:2"));

@@ -8,7 +8,7 @@ use crate::{
     transfer::{Cancelled, Direction, Peer},
 };
 use banger_dbus::{Dict, DictWriter};
-use banger_image::{Export, ImageError, Limits, Platform};
+use banger_image::{Export, ImageError, Platform};
 use banger_model::Phase;
 use std::{
     io::{self, Write},
@@ -79,7 +79,7 @@ fn archive(service: &Service, image: &ImageRow, peer: Peer, job: &Job) -> Result
         scratch: &scratch,
     };
     let mut to = io::BufWriter::with_capacity(1 << 20, Target(peer));
-    let done = banger_image::export(&wanted, &mut to, &Limits::default(), job, &job.cancel)?;
+    let done = banger_image::export(&wanted, &mut to, &service.config.limits.0, job, &job.cancel)?;
     to.flush().map_err(|e| match e.downcast() {
         Ok(error) => Error::Image(error),
         Err(error) => Error::disk(&scratch, error),

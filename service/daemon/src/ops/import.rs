@@ -11,8 +11,8 @@ use crate::{
 };
 use banger_dbus::{Dict, DictWriter, names};
 use banger_image::{
-    Filesystem, Format, ImageError, ImportRequest, Input, Limits, Opened, Platform, Prepared, ROOTFS,
-    Reference, RunConfig,
+    Filesystem, Format, ImageError, ImportRequest, Imported, Input, Limits, Opened, Platform, Prepared,
+    ROOTFS, Reference, RunConfig,
 };
 use banger_model::{Bytes, ImageId, ImageName, ImageSource, Phase, Uid};
 use std::{
@@ -59,8 +59,9 @@ pub async fn import(service: Arc<Service>, request: Import, job: Arc<Job>) -> Re
     if let Some(name) = &request.name {
         claim(name.clone(), request.owner).check(&service)?;
     }
-    let (scratch, working) = (service.images(), job.clone());
-    let (request, found) = tokio::task::spawn_blocking(move || look(request, &scratch, &working)).await??;
+    let (scratch, working, limits) = (service.images(), job.clone(), service.config.limits.0);
+    let (request, found) =
+        tokio::task::spawn_blocking(move || look(request, &limits, &scratch, &working)).await??;
     let name = match &request.name {
         Some(name) => name.clone(),
         None => own_name(&request, &found)?,
@@ -70,7 +71,11 @@ pub async fn import(service: Arc<Service>, request: Import, job: Arc<Job>) -> Re
     let id = publish::make(&service, &claim, &job, async |id, staging| {
         let (staging, working, name) = (staging.to_owned(), job.clone(), claim.name.clone());
         let made = tokio::task::spawn_blocking(move || match found {
-            Found::Archive(prepared) => unpack(id, name, &request, *prepared, &staging, &working),
+            Found::Archive(prepared) => {
+                let size = request.size;
+                let made = prepared.build(size, &staging, &limits, &*working, &working.cancel)?;
+                Ok(unpacked(row(id, name, &request), made))
+            }
             Found::Filesystem(input) => take(id, name, &request, input, &staging, &working),
         });
         made.await?
@@ -84,14 +89,13 @@ fn claim(name: ImageName, owner: Uid) -> Claim {
 }
 
 /// Finds out what there is.
-fn look(request: Import, scratch: &Path, job: &Job) -> Result<(Import, Found), Error> {
+fn look(request: Import, limits: &Limits, scratch: &Path, job: &Job) -> Result<(Import, Found), Error> {
     let fd = request.input.try_clone().map_err(|e| Error::disk(scratch, e))?;
     let input = match Peer::new(fd, "input", Direction::In, job.cancel.clone())?.into_source() {
         Source::File(file) => Input::File(Arc::new(file)),
         Source::Pipe(peer) => Input::Stream(Box::new(Stream(peer))),
     };
-    let limits = Limits::default();
-    let opened = Opened::new(input, request.format, &limits)?;
+    let opened = Opened::new(input, request.format, limits)?;
     if opened.format() == Format::Ext4 {
         return Ok((request, Found::Filesystem(opened.into_input())));
     }
@@ -101,7 +105,7 @@ fn look(request: Import, scratch: &Path, job: &Job) -> Result<(Import, Found), E
         config: request.config.clone(),
         scratch: scratch.to_owned(),
     };
-    let prepared = opened.prepare(&wanted, &limits, job, &job.cancel)?;
+    let prepared = opened.prepare(&wanted, limits, job, &job.cancel)?;
     Ok((request, Found::Archive(Box::new(prepared))))
 }
 
@@ -140,16 +144,8 @@ fn row(id: ImageId, name: ImageName, request: &Import) -> ImageRow {
     }
 }
 
-fn unpack(
-    id: ImageId,
-    name: ImageName,
-    request: &Import,
-    prepared: Prepared,
-    staging: &Path,
-    job: &Job,
-) -> Result<ImageRow, Error> {
-    let made = prepared.build(request.size, staging, &Limits::default(), job, &job.cancel)?;
-    Ok(ImageRow {
+fn unpacked(row: ImageRow, made: Imported) -> ImageRow {
+    ImageRow {
         digest: made.manifest_digest.to_string(),
         platform: made.platform.to_string(),
         size: made.size,
@@ -157,8 +153,8 @@ fn unpack(
         compressed: made.compressed,
         layers: made.layers,
         config: made.config,
-        ..row(id, name, request)
-    })
+        ..row
+    }
 }
 
 /// Takes a filesystem as it is. What counts is the copy: the client may change its file at any time.

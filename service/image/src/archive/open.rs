@@ -5,6 +5,7 @@ use crate::{
     Digest, ImageError, Limits, Progress, Unsafe, Unsupported, entry::Entries, tar::Archive, unpack::decoder,
 };
 use banger_ext4::reader::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET, Superblock};
+use flate2::bufread::MultiGzDecoder;
 use std::{
     fs::File,
     io::{self, BufReader, Cursor, Read},
@@ -16,6 +17,8 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// How gzip begins.
+const GZIP: &[u8] = &[0x1f, 0x8b];
 /// How much is looked at to tell formats apart.
 const LOOK: usize = 256 << 10;
 
@@ -44,7 +47,7 @@ impl Opened {
         let (start, input) = peek(input)?;
         let (start, input) = match is_plain(&start) {
             true => (start, input),
-            false => peek(unpacked(input, limits)?)?,
+            false => peek(unpacked(input, start.starts_with(GZIP), limits)?)?,
         };
         let format = if format == Format::Auto { detect(&start, limits)? } else { format };
         Ok(Self { format, input })
@@ -119,19 +122,23 @@ fn peek(input: Input) -> Result<(Vec<u8>, Input), ImageError> {
 
 /// Whether nothing has to be unpacked first: what [`decoder`] does not know, it passes on.
 fn is_plain(start: &[u8]) -> bool {
-    let known: [&[u8]; 4] = [&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd], b"\xfd7zXZ", b"BZh"];
+    let known: [&[u8]; 4] = [GZIP, &[0x28, 0xb5, 0x2f, 0xfd], b"\xfd7zXZ", b"BZh"];
     !known.iter().any(|magic| start.starts_with(magic))
 }
 
 /// The input without its compression. What comes out is held against what went in, so that a bomb ends early.
-fn unpacked(input: Input, limits: &Limits) -> Result<Input, ImageError> {
+fn unpacked(input: Input, gzip: bool, limits: &Limits) -> Result<Input, ImageError> {
     let packed: Box<dyn Read + Send> = match input {
         Input::File(file) => Box::new(region::Region::whole(file)?.plain_reader()),
         Input::Stream(stream) => stream,
     };
     let went_in = Arc::new(AtomicU64::new(0));
     let counted = Counted { inner: packed, count: Arc::clone(&went_in) };
-    let inner = decoder(counted, &nobody()).map_err(outer)?;
+    let inner: Box<dyn Read + Send> = match gzip {
+        // No digest says what is in there: gzip's own checksum does.
+        true => Box::new(MultiGzDecoder::new(BufReader::with_capacity(256 << 10, counted))),
+        false => decoder(counted, &nobody()).map_err(outer)?,
+    };
     Ok(Input::Stream(Box::new(Measured { inner, went_in, came_out: 0, limits: *limits })))
 }
 
