@@ -8,6 +8,7 @@ mod dist;
 mod fuzz;
 mod host;
 mod image;
+mod kernel;
 mod lint;
 mod machine;
 mod packages;

@@ -54,6 +54,8 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Test, "e2fsprogs", "/sbin/e2fsck"),
     package(Purpose::Test, "e2fsprogs", "/sbin/mke2fs"),
     package(Purpose::Test, "tar", "/usr/bin/tar"),
+    package(Purpose::Test, "e2fsprogs", "/sbin/mke2fs"),
+    package(Purpose::Test, "zstd", "/usr/bin/zstd"),
     // busctl
     package(Purpose::Test, "systemd", "/usr/bin/busctl"),
     package(Purpose::Bench, "umoci", "/usr/bin/umoci"),
@@ -81,13 +83,7 @@ pub fn install(purposes: &[Purpose]) -> Result<()> {
         bail!("this machine lacks, by their Debian names: {}", missing.join(" "));
     }
     eprintln!("installing packages: {}", missing.join(" "));
-    let quiet = |arguments: &[&str]| {
-        let mut command = machine::as_root("/usr/bin/env");
-        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]).args(arguments);
-        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
-        machine::run(&mut command)
-    };
-    quiet(&["update"]).context("the list of packages cannot be fetched")?;
+    update()?;
     let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
     arguments.extend(&missing);
     quiet(&arguments)?;
@@ -96,6 +92,18 @@ pub fn install(purposes: &[Purpose]) -> Result<()> {
         machine::run(machine::as_root("systemctl").args(["disable", "--now", "--quiet", "docker-registry"]))?;
     }
     Ok(())
+}
+
+/// Fetches the list of packages.
+pub fn update() -> Result<()> {
+    quiet(&["update"]).context("the list of packages cannot be fetched")
+}
+
+fn quiet(arguments: &[&str]) -> Result<()> {
+    let mut command = machine::as_root("/usr/bin/env");
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]).args(arguments);
+    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    machine::run(&mut command)
 }
 
 /// Whether there is a kernel that has its modules beside it.
@@ -107,7 +115,8 @@ fn has_kernel(boot: &Path, modules: &Path) -> bool {
     })
 }
 
-fn kernel_package() -> Result<&'static str> {
+/// The package that stands for this distribution's newest kernel for virtual machines.
+pub fn kernel_package() -> Result<&'static str> {
     let ids = machine::os_release("ID")
         .into_iter()
         .chain(machine::os_release("ID_LIKE"))

@@ -3,7 +3,7 @@
 use crate::{
     cargo::{self, Profile, cargo},
     host::{self, Accel, Needs},
-    machine,
+    kernel, machine,
     packages::{self, Purpose},
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -210,7 +210,8 @@ fn on_private_host(programs: &[&PathBuf], filter: &[&str]) -> Result<Count> {
         arguments: filter.iter().copied().chain(["--test-threads=1"]).map(str::to_owned).collect(),
         count: file.path().to_owned(),
     };
-    let needs = Needs { user: Some(User::Root), accel: Accel::Tcg, ..Needs::default() };
+    let install = kernel::installed()?;
+    let needs = Needs { user: Some(User::Root), accel: Accel::Tcg, install, ..Needs::default() };
     let report = host::run(&built, needs, vec![THIS.into(), ROLE.into(), serde_json::to_string(&job)?])?;
     let text = fs::read_to_string(file.path())?;
     let Ok(mut count) = serde_json::from_str::<Count>(&text) else {

@@ -5,10 +5,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure here is the test's")]
 
+mod catalogue;
 mod errors;
 mod faults;
 mod images;
 mod interfaces;
+mod kernels;
 mod lifecycle;
 mod names;
 mod readme;
