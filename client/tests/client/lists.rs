@@ -121,7 +121,7 @@ fn the_catalogue_is_listed_by_kind() {
     let kernels = bus.banger(&["kernel", "catalogue", "--format", "json"]).json();
     assert_eq!((kernels.as_array().unwrap().len(), &kernels[0]["release"]), (1, &json!("6.1.0")));
     assert_eq!(bus.banger(&["-q", "kernel", "pull", "6.1-Cloud", "--name", "k"]).ok(), "k\n");
-    assert_eq!(bus.state().call("PullKernel"), "PullKernel 6.1-Cloud name=k");
+    assert_eq!(bus.state().call("PullKernel"), "PullKernel 6.1-Cloud name=\"k\"");
 }
 
 #[test]
