@@ -87,6 +87,8 @@ errors! {
     RegistryUnavailable = "org.banger.Error.RegistryUnavailable",
     /// The registry refused, or has no such image.
     RegistryDenied = "org.banger.Error.RegistryDenied",
+    /// The administrator requires a signature that the image does not have.
+    SignatureRequired = "org.banger.Error.SignatureRequired",
     /// What arrived is not what its digest says.
     DigestMismatch = "org.banger.Error.DigestMismatch",
     /// The image is of a form or platform that banger does not run.

@@ -50,6 +50,7 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Test, "busybox-static", "/bin/busybox"),
     package(Purpose::Test, "cpio", "/usr/bin/cpio"),
     package(Purpose::Test, "skopeo", "/usr/bin/skopeo"),
+    package(Purpose::Test, "openssl", "/usr/bin/openssl"),
     package(Purpose::Test, "umoci", "/usr/bin/umoci"),
     package(Purpose::Test, "e2fsprogs", "/sbin/e2fsck"),
     package(Purpose::Test, "e2fsprogs", "/sbin/mke2fs"),

@@ -312,6 +312,7 @@ fn image(error: &ImageError, text: String) -> Bus {
         ImageError::Unsafe(_) => Bus::UnsafeImage(text),
         ImageError::NoSpace { .. } => Bus::NoSpace(text),
         ImageError::InvalidSize { .. } => Bus::InvalidSpec(text),
+        ImageError::SignatureRequired { .. } => Bus::SignatureRequired(text),
         ImageError::Configuration { .. } => Bus::HostNotReady(text),
         ImageError::Cancelled => Bus::Cancelled(text),
         ImageError::Io { .. } => Bus::Failed(text),

@@ -42,6 +42,16 @@ pub enum ImageError {
         /// Whether credentials were shown.
         shown: bool,
     },
+    /// The administrator wants a signature, and no good one is there.
+    #[error(
+        "{reference} is not signed as this host requires: {why}. Have it signed, or ask an administrator about [registry.signatures] in /etc/banger/registries.d"
+    )]
+    SignatureRequired {
+        /// The image.
+        reference: String,
+        /// What is there instead.
+        why: String,
+    },
     /// What the administrator says about registries cannot be used.
     #[error(
         "what is said about registries is wrong: {}{}: {why}. An administrator has to repair that file",

@@ -14,6 +14,10 @@ pub struct Limits {
     pub config: Bytes,
     /// Indexes inside indexes before a manifest must come.
     pub index_depth: u32,
+    /// Signatures of one image that are looked at, where one is required.
+    pub signatures: u32,
+    /// One signature, with all that belongs to it.
+    pub signature: Bytes,
     /// Layers of one image. Docker and overlayfs stop at 127.
     pub layers: u32,
     /// Compressed bytes of all layers.
@@ -56,6 +60,8 @@ impl Default for Limits {
             manifest: Bytes::mib(4),
             config: Bytes::mib(4),
             index_depth: 2,
+            signatures: 64,
+            signature: Bytes::mib(1),
             layers: 128,
             compressed: Bytes::gib(64),
             unpacked: Bytes::gib(256),

@@ -4,7 +4,7 @@ use banger_model::Phase;
 
 /// Hears about a pull. Calls come from several threads and often: implementations are cheap and never block.
 pub trait Progress: Send + Sync {
-    /// A phase begins: resolving, then pulling, then writing.
+    /// A phase begins: resolving, verifying where a signature is required, then pulling, then writing.
     fn phase(&self, phase: Phase);
     /// The compressed bytes of all layers, said once when they are known.
     fn total(&self, bytes: u64);

@@ -93,6 +93,8 @@ pub struct Pulled {
     pub compressed: Bytes,
     /// Its layers, oldest first.
     pub layers: Vec<Layer>,
+    /// Whose signature was checked, in words; empty where none is required.
+    pub signature: String,
 }
 
 impl fmt::Debug for Puller {
@@ -188,7 +190,7 @@ impl Puller {
             None => {
                 progress.phase(Phase::Resolving);
                 let PullRequest { reference, platform, login, .. } = request;
-                self.resolve(reference, platform, login.as_ref(), &cancel).await?
+                self.resolve(reference, platform, login.as_ref(), progress, &cancel).await?
             }
         };
         let compressed = resolved.compressed();
@@ -225,6 +227,7 @@ impl Puller {
             content: Bytes(summary.content),
             compressed,
             layers: resolved.layers,
+            signature: resolved.signature,
         })
     }
 

@@ -1,13 +1,14 @@
 //! What a reference means: indexes, manifest, configuration.
 
 use crate::{
-    Digest, ImageError, Layer, Login, Platform, Puller, Reference, RunConfig, Unsafe,
+    Digest, ImageError, Layer, Login, Platform, Progress, Puller, Reference, RunConfig, Unsafe,
     config::ImageConfig,
     manifest::{Document, Manifest},
     puller::unless,
     registry::Repository,
+    signature::{self, Rules, Signable},
 };
-use banger_model::Bytes;
+use banger_model::{Bytes, Phase};
 use std::{fmt, io::Read, sync::Arc};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,8 @@ pub struct Resolved {
     pub config: RunConfig,
     /// Its layers, oldest first.
     pub layers: Vec<Layer>,
+    /// Whose signature was checked, in words; empty where none is required.
+    pub signature: String,
     /// Where the layers are, and the right to fetch them.
     pub(crate) repository: Arc<Repository>,
 }
@@ -41,7 +44,8 @@ impl Resolved {
 }
 
 impl Puller {
-    /// Asks the registry what `reference` means. Fetches manifests, and the configuration unless it is cached.
+    /// Asks the registry what `reference` means. Fetches manifests, checks their signatures where the administrator wants
+    /// that, and fetches the configuration unless it is cached.
     ///
     /// # Errors
     /// Every kind but the ones about space and size.
@@ -50,13 +54,15 @@ impl Puller {
         reference: &Reference,
         platform: &Platform,
         login: Option<&Login>,
+        progress: &dyn Progress,
         cancel: &CancellationToken,
     ) -> Result<Resolved, ImageError> {
         let registries = self.registries()?;
+        let rules = registries.signatures(reference)?;
         let repository =
             Arc::new(Repository::new(&self.http(), &registries, reference.clone(), login, self.limits()));
         loop {
-            match self.resolve_in(&repository, &reference.manifest_name(), platform, cancel).await {
+            match self.resolve_in(&repository, rules.as_ref(), platform, progress, cancel).await {
                 // A mirror's answer can be wrong in every way. What the registry itself answers counts.
                 Err(error) if !cancel.is_cancelled() && repository.distrust_mirrors() => {
                     tracing::warn!(%reference, %error, "asked again, without mirrors");
@@ -69,12 +75,23 @@ impl Puller {
     async fn resolve_in(
         &self,
         repository: &Arc<Repository>,
-        name: &str,
+        rules: Option<&Rules>,
         platform: &Platform,
+        progress: &dyn Progress,
         cancel: &CancellationToken,
     ) -> Result<Resolved, ImageError> {
+        let mut documents = Vec::new();
         let (manifest_digest, manifest) =
-            unless(cancel, self.find_manifest(repository, name, platform)).await?;
+            unless(cancel, self.find_manifest(repository, platform, &mut documents)).await?;
+        let signature = match rules {
+            Some(rules) => {
+                progress.phase(Phase::Verifying);
+                let limits = self.limits();
+                let checked = signature::check(repository, rules, &documents, &limits);
+                unless(cancel, checked).await?.text()
+            }
+            None => String::new(),
+        };
         let config = self.config(repository, &manifest, cancel).await?;
         let layers = config.layers(manifest.layers)?;
         Ok(Resolved {
@@ -82,24 +99,28 @@ impl Puller {
             platform: config.platform_for(platform)?,
             config: config.run,
             layers,
+            signature,
             repository: Arc::clone(repository),
         })
     }
 
-    /// Follows indexes to the manifest for `platform`.
+    /// Follows indexes to the manifest for `platform`; all these are in `documents` then.
     async fn find_manifest(
         &self,
         repository: &Repository,
-        name: &str,
         platform: &Platform,
+        documents: &mut Vec<Signable>,
     ) -> Result<(Digest, Manifest), ImageError> {
-        let mut name = name.to_owned();
+        let mut name = repository.reference().manifest_name();
         for _ in 0..=self.limits().index_depth {
             let answer = repository.manifest(&name).await?;
-            match Document::parse(&answer.body, answer.content_type.as_deref(), &self.limits())? {
+            let document = Document::parse(&answer.body, answer.content_type.as_deref(), &self.limits())?;
+            let digest = Digest::of(&answer.body);
+            documents.push(Signable::new(answer.body));
+            match document {
                 // A name that is a digest was checked, with its own algorithm.
                 Document::Manifest(manifest) => {
-                    return Ok((name.parse().unwrap_or_else(|_| Digest::of(&answer.body)), manifest));
+                    return Ok((name.parse().unwrap_or(digest), manifest));
                 }
                 Document::Index(index) => name = index.select(platform)?.digest.to_string(),
             }

@@ -248,7 +248,8 @@ async fn what_was_resolved_is_not_asked_again() {
     let client = Client::new(quick());
     let mut request = client.request(registry.reference(":1"));
     let cancel = CancellationToken::new();
-    let resolved = client.puller.resolve(&request.reference, &request.platform, None, &cancel).await.unwrap();
+    let resolved =
+        client.puller.resolve(&request.reference, &request.platform, None, &Silent, &cancel).await.unwrap();
     assert_eq!(resolved.layers.len(), 3);
     registry.put_image("1", &Image::new(vec![]));
     request.resolved = Some(resolved);

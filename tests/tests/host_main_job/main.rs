@@ -15,6 +15,7 @@ mod lifecycle;
 mod names;
 mod readme;
 mod run;
+mod signatures;
 mod sources;
 mod support;
 mod terminal;

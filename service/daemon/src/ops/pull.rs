@@ -52,10 +52,10 @@ pub async fn pull(service: Arc<Service>, request: Pull, job: Arc<Job>) -> Result
     job.phase(Phase::Resolving);
     let resolved = service
         .puller
-        .resolve(&request.reference, &request.platform, request.login.as_ref(), &job.cancel)
+        .resolve(&request.reference, &request.platform, request.login.as_ref(), &*job, &job.cancel)
         .await?;
     if let Some(image) = before.filter(|image| request.is(image, &resolved)) {
-        return Ok(answer(image.id, true));
+        return unchanged(&service, &image, &resolved).await;
     }
     // Of several pulls of one image, one makes it, and the others share what it made.
     let turn = service.making.turn(&resolved.manifest_digest.to_string());
@@ -70,7 +70,7 @@ pub async fn pull(service: Arc<Service>, request: Pull, job: Arc<Job>) -> Result
         }
     };
     if let Some(image) = claim.check(&service)?.filter(|image| request.is(image, &resolved)) {
-        return Ok(answer(image.id, true));
+        return unchanged(&service, &image, &resolved).await;
     }
     let id = publish::make(&service, &claim, &job, async |id, staging| {
         match share(&service, &request, &resolved, staging)? {
@@ -80,6 +80,15 @@ pub async fn pull(service: Arc<Service>, request: Pull, job: Arc<Job>) -> Result
     })
     .await?;
     Ok(answer(id, false))
+}
+
+/// An image that is here already; a policy may ask for a signature now that it did not ask for then.
+async fn unchanged(service: &Arc<Service>, image: &ImageRow, resolved: &Resolved) -> Result<Dict, Error> {
+    if !resolved.signature.is_empty() && resolved.signature != image.signature {
+        service.store.set_image_signature(image.id, &resolved.signature)?;
+        service.image_changed(image.id).await;
+    }
+    Ok(answer(image.id, true))
 }
 
 fn answer(id: ImageId, unchanged: bool) -> Dict {
@@ -104,6 +113,7 @@ fn share(
                 reference: request.reference.to_string(),
                 owner: request.owner,
                 private: request.login.is_some(),
+                signature: resolved.signature.clone(),
                 created: ids::now().seconds,
                 ..image
             }));
@@ -143,7 +153,7 @@ async fn fetch(
         config: pulled.config,
         owner: request.owner,
         private: request.login.is_some(),
-        signature: String::new(),
+        signature: pulled.signature,
         kernel: String::new(),
         created: ids::now().seconds,
     })

@@ -200,6 +200,20 @@ impl Store {
         })
     }
 
+    /// Notes whose signature was checked.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn set_image_signature(&self, id: ImageId, signature: &str) -> Result<(), StoreError> {
+        self.with(|c| {
+            c.execute(
+                "UPDATE images SET signature = ?2 WHERE id = ?1",
+                [id.to_string().as_str(), signature],
+            )?;
+            Ok(())
+        })
+    }
+
     /// Removes an image's row and its names.
     ///
     /// # Errors

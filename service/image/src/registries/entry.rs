@@ -1,7 +1,7 @@
 //! One file of `registries.d`: its keys, and what their values must be.
 
 use crate::{
-    ImageError,
+    ImageError, SignaturePolicy,
     reference::{check_repository, registry},
 };
 use serde::Deserialize;
@@ -31,8 +31,8 @@ pub struct Registry {
     pub ca: Option<PathBuf>,
     /// The URL of an HTTP proxy, instead of the environment's.
     pub proxy: Option<String>,
-    /// What the check of signatures reads.
-    pub signatures: Option<toml::Table>,
+    /// Whose signatures its images need.
+    pub signatures: Option<SignaturePolicy>,
 }
 
 impl File {
@@ -121,6 +121,7 @@ mod tests {
             proxy = "http://user:word@proxy.example:3128"
             [registry.signatures]
             policy = "require"
+            keys = ["/etc/banger/keys/team.pub"]
             "#,
         )
         .unwrap();
@@ -130,7 +131,9 @@ mod tests {
         assert_eq!(entry.mirrors, ["mirror.example:5000/proxy"]);
         assert_eq!(entry.ca.as_deref(), Some(Path::new("/etc/banger/certs/example.pem")));
         assert_eq!(entry.proxy.as_deref(), Some("http://user:word@proxy.example:3128"));
-        assert!(entry.signatures.as_ref().unwrap().contains_key("policy"));
+        assert!(
+            matches!(&entry.signatures, Some(SignaturePolicy::Require(required)) if required.keys.len() == 1)
+        );
         assert_eq!(parse("").unwrap().short_name_default, None);
     }
 
@@ -146,6 +149,11 @@ mod tests {
             ("[[registry]]\nprefix = 'a.b'\nmirrors = ['c.d', 'e..f']", 3, "host name"),
             ("[[registry]]\nprefix = 'a.b'\nca = 'ca.pem'", 3, "absolute"),
             ("[[registry]]\nprefix = 'a.b'\nproxy = 'socks5://sesame@x:1'", 3, "http://"),
+            (
+                "[[registry]]\nprefix = 'a.b'\n[registry.signatures]\npolicy = 'require'",
+                3,
+                "refuse every image",
+            ),
             ("\nshort-name-default = 'a.b/c'", 2, "host name"),
             ("[[registry]\n", 1, ""),
         ] {

@@ -7,8 +7,9 @@ mod entry;
 mod folder;
 
 use crate::{
-    ImageError, Reference,
+    ImageError, Reference, SignaturePolicy,
     reference::{DOCKER, is_on_this_machine},
+    signature::Rules,
 };
 use entry::File;
 pub use entry::Registry;
@@ -80,6 +81,17 @@ impl Registries {
     /// What is said about a reference.
     pub fn of(&self, reference: &Reference) -> Option<&Registry> {
         self.find(&reference.location())
+    }
+
+    /// Whose signatures a reference needs, with the keys read.
+    ///
+    /// # Errors
+    /// [`ImageError::Configuration`] when they cannot be read.
+    pub(crate) fn signatures(&self, reference: &Reference) -> Result<Option<Rules>, ImageError> {
+        match self.of(reference).and_then(|entry| entry.signatures.as_ref()) {
+            Some(SignaturePolicy::Require(required)) => Rules::read(required).map(Some),
+            Some(SignaturePolicy::Accept) | None => Ok(None),
+        }
     }
 
     /// The entry with the longest prefix of `location`, a registry with or without a repository.

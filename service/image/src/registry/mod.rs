@@ -22,7 +22,7 @@ use reqwest::{
     StatusCode,
     header::{CONTENT_RANGE, RANGE},
 };
-pub(crate) use retry::{Failure, backoff, retry_after};
+pub(crate) use retry::{Failure, backoff, days, retry_after};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -61,6 +61,11 @@ impl Repository {
             registry: endpoint((reference.registry(), reference.repository()), credentials),
             reference,
         }
+    }
+
+    /// What it was asked for: as the user named it, whatever mirrors there are.
+    pub(crate) fn reference(&self) -> &Reference {
+        &self.reference
     }
 
     /// For whom its blobs are.

@@ -59,11 +59,16 @@ fn date(text: &str) -> Option<SystemTime> {
     if words.next() != Some("GMT") {
         return None;
     }
-    // Days since 1970, with years that begin in March (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-    let (year, month) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
-    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1;
-    let seconds = (days.checked_sub(719_468)?) * 86_400 + hour * 3600 + minute * 60 + second;
+    let seconds = days(year, month + 1, day)? * 86_400 + hour * 3600 + minute * 60 + second;
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+/// Days since 1970 of a date, its month and day counted from 1.
+pub(crate) fn days(year: u64, month: u64, day: u64) -> Option<u64> {
+    // With years that begin in March (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+    let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1;
+    days.checked_sub(719_468)
 }
 
 #[cfg(test)]
