@@ -228,6 +228,11 @@ impl<W: Write> Write for Hashing<W> {
     }
 }
 
+/// The digest of a blob, `sha256:` and hexadecimal digits.
+pub fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex(&Sha256::digest(bytes)))
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
