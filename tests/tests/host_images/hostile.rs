@@ -78,8 +78,8 @@ fn archive(tree: Tree) -> Vec<u8> {
 fn hostile_entries_are_refused_by_name_and_leave_nothing() {
     let new = Tree::default;
     for (name, tree, why) in [
-        ("dot-dot", new().file("../../etc/passwd", 0o644, b"x"), "\\\"..\\\""),
-        ("dot-dot-inside", new().file("a/../../b", 0o644, b"x"), "\\\"..\\\""),
+        ("dot-dot", new().file("../../etc/passwd", 0o644, b"x"), "it has \"..\" in it"),
+        ("dot-dot-inside", new().file("a/../../b", 0o644, b"x"), "it has \"..\" in it"),
         ("root-is-a-file", new().file("./", 0o644, b"x"), "the root must be a directory"),
         ("root-is-a-link", new().symlink("/", "/etc"), "the root must be a directory"),
         ("no-name", new().file("", 0o644, b"x"), "it has no name"),
