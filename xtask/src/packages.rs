@@ -49,6 +49,7 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Images, "skopeo", "/usr/bin/skopeo"),
     package(Purpose::Test, "busybox-static", "/bin/busybox"),
     package(Purpose::Test, "cpio", "/usr/bin/cpio"),
+    package(Purpose::Test, "openssl", "/usr/bin/openssl"),
     package(Purpose::Test, "skopeo", "/usr/bin/skopeo"),
     package(Purpose::Test, "openssl", "/usr/bin/openssl"),
     package(Purpose::Test, "umoci", "/usr/bin/umoci"),
