@@ -113,9 +113,10 @@ fn what_docker_saves_and_what_umoci_builds_is_imported() {
     let image = format!("{layout}:base");
     umoci(&["init", "--layout", &layout]);
     umoci(&["new", "--image", &image]);
-    let file = home.path("greeting");
-    fs::write(&file, "made by umoci").unwrap();
-    umoci(&["insert", "--image", &image, &file, "/greeting"]);
+    let layer = banger_harness::images::Tree::default().file("greeting", 0o644, b"made by umoci");
+    let file = home.path("layer.tar");
+    fs::write(&file, layer.finish().unwrap()).unwrap();
+    umoci(&["raw", "add-layer", "--image", &image, &file]);
     umoci(&["config", "--image", &image, "--config.cmd", "/greeting"]);
     tool("/bin/chmod", &["-R", "a+rX", home.0.to_str().unwrap()]);
 
