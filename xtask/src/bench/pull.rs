@@ -37,7 +37,7 @@ pub fn fresh(name: &str) -> Result<Figure> {
     let time = pull(name)?;
     let (written, processor) = (service.written()? - written, service.processor()? - processor);
     let image: serde_json::Value = serde_json::from_str(&banger(&["image", "show", "--format=json", NAME])?)?;
-    let bytes = |key: &str| image[key].as_u64().with_context(|| format!("no {key} in {image}"));
+    let bytes = |key: &str| image[0][key].as_u64().with_context(|| format!("no {key} in {image}"));
     let least = bytes("content")? + bytes("compressed")?;
     let figure = Figure { time, written: written as f64 / least as f64, memory: service.peak()?, processor };
     banger(&["image", "rm", NAME])?;
