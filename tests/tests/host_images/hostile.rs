@@ -97,9 +97,9 @@ fn damaged_layers_and_lies_are_refused_and_leave_nothing() {
     refused("ends-early", &Image::new(&[whole[..3000].to_vec()]), "ends early");
     let mut blob = gzip(&whole);
     blob.truncate(blob.len() - 9);
-    refused("gzip-ends-early", &Image::of_blobs(&[whole.clone()], vec![blob]), "ends early");
+    refused("gzip-ends-early", &Image::of_blobs(std::slice::from_ref(&whole), vec![blob]), "ends early");
     let lie = |declared: usize| {
-        let mut image = Image::new(&[whole.clone()]);
+        let mut image = Image::new(std::slice::from_ref(&whole));
         image.manifest["layers"][0]["size"] = json!(declared);
         image
     };
@@ -112,8 +112,8 @@ fn damaged_layers_and_lies_are_refused_and_leave_nothing() {
 fn limits_are_the_administrators_and_what_exceeds_them_leaves_nothing() {
     let zeros = archive(Tree::default().file("zeros", 0o644, &vec![0; 8 << 20]));
     let many = (0..60).fold(Tree::default(), |tree, number| tree.file(&format!("{number}"), 0o644, b""));
-    let (bomb, many) = (Image::new(&[zeros.clone()]), Image::new(&[archive(many)]));
-    let large = Image::of_blobs(&[zeros.clone()], vec![zeros]);
+    let (bomb, many) = (Image::new(std::slice::from_ref(&zeros)), Image::new(&[archive(many)]));
+    let large = Image::of_blobs(std::slice::from_ref(&zeros), vec![zeros.clone()]);
     let mut padded = Image::new(&[archive(Tree::default().dir("a/"))]);
     padded.manifest["annotations"] = json!({"padding": "x".repeat(70_000)});
     {
