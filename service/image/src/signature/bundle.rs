@@ -4,6 +4,7 @@ use super::{Refused, Signable, base64, log};
 use crate::error::shorten;
 use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 /// What the media types of bundles begin with, before their version.
 pub(super) const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle";
@@ -57,8 +58,24 @@ struct Certificate {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct MessageSignature {
+    message_digest: Option<MessageDigest>,
     signature: String,
+}
+
+#[derive(Deserialize)]
+struct MessageDigest {
+    algorithm: String,
+    digest: String,
+}
+
+impl MessageDigest {
+    /// A digest of another algorithm is only a hint (sigstore_common.proto), and so is this; but it must not lie.
+    fn fits(&self, message: &[u8]) -> bool {
+        self.algorithm != "SHA2_256"
+            || base64(&self.digest).is_some_and(|digest| digest == Sha256::digest(message).as_slice())
+    }
 }
 
 #[derive(Deserialize)]
@@ -110,6 +127,11 @@ impl Bundle {
         };
         let wrong = "its bundle holds no signature, or several";
         let (message, logged, kind, signature) = match (written.message_signature, written.dsse_envelope) {
+            (Some(one), None)
+                if one.message_digest.as_ref().is_some_and(|digest| !digest.fits(&signed.body)) =>
+            {
+                return Err(Refused(format!("its message is not {}", signed.digest)));
+            }
             (Some(one), None) => (signed.body.clone(), signed.body.clone(), "hashedrekord", one.signature),
             (None, Some(Envelope { payload, payload_type, mut signatures })) => {
                 let payload = base64(&payload).ok_or("its payload is not base64")?;

@@ -5,6 +5,7 @@ use super::{Refused, base64, key::PublicKey};
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
+use webpki::EndEntityCert;
 
 /// Whom keyless signatures are checked with.
 #[derive(Debug)]
@@ -138,7 +139,11 @@ impl Authority {
             .map(|written| base64(&written.raw_bytes).map(CertificateDer::from))
             .collect::<Option<Vec<_>>>()
             .ok_or("a certificate in it is not base64")?;
-        let root = chain.pop().ok_or("an authority in it has no certificates")?;
+        // The root is the last one, or the first in older files: the one that it issued itself.
+        let own =
+            |c: &CertificateDer<'_>| EndEntityCert::try_from(c).is_ok_and(|c| c.issuer() == c.subject());
+        let last = chain.len().checked_sub(1).ok_or("an authority in it has no certificates")?;
+        let root = chain.remove(chain.iter().position(own).unwrap_or(last));
         webpki::anchor_from_trusted_cert(&root).map_err(|_| "a certificate in it cannot be read")?;
         Ok(Self { intermediates: chain, root, valid: Span::read(written.valid_for)? })
     }

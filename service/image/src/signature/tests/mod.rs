@@ -174,6 +174,12 @@ fn logs_and_authorities_count_by_their_own_keys() {
         let swapped = rules(&|root| root[part] = other.trust_root()[part].clone()).unwrap();
         assert_refused(&swapped, &claim, why);
     }
+    // The root may be the first of an authority's certificates too.
+    let other = json!({"rawBytes": b64(&sigstore.person(&Wanted::default()).der)});
+    let chain = "/certificateAuthorities/0/certChain/certificates";
+    let longer =
+        rules(&|root| root.pointer_mut(chain).unwrap().as_array_mut().unwrap().push(other.clone())).unwrap();
+    assert!(asked(&longer, &claim).is_ok());
     for part in ["tlogs", "certificateAuthorities"] {
         assert!(rules(&|root| root[part] = json!([])).unwrap_err().contains("names no"), "{part}");
     }
@@ -211,6 +217,29 @@ fn a_bundle_states_that_the_image_is_signed() {
         }
         assert_refused(&rules, &claim(bundle), why);
     }
+}
+
+#[test]
+fn a_bundle_may_hold_a_signature_of_the_manifest_itself() {
+    let key = KeyPair::generate().unwrap();
+    let rules = rules_of(&[("team.pub", &pem(&key))]).unwrap();
+    let claim = |message: &[u8], digest: &Digest| {
+        let digest: Vec<u8> =
+            (0..32).map(|n| u8::from_str_radix(&digest.hex()[2 * n..2 * n + 2], 16).unwrap()).collect();
+        let bundle = json!({
+            "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+            "verificationMaterial": {"publicKey": {"hint": "team"}},
+            "messageSignature": {
+                "messageDigest": {"algorithm": "SHA2_256", "digest": b64(digest)},
+                "signature": b64(key.sign(message).unwrap()),
+            },
+        });
+        Claim::Bundle(bundle.to_string().into_bytes())
+    };
+    let image = image();
+    assert_eq!(asked(&rules, &claim(&image.body, &image.digest)), Ok("key team.pub".to_owned()));
+    assert_refused(&rules, &claim(b"another", &image.digest), "not made with a key");
+    assert_refused(&rules, &claim(&image.body, &Digest::of(b"another")), "its message is not sha256:");
 }
 
 /// A good claim of each kind, as one text.
