@@ -6,6 +6,7 @@
 mod fake;
 
 use banger_image::{Digest, ImageError, Platform, Unsafe};
+use banger_model::Credentials;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use fake::{Client, INDEX, Image, Layer, MANIFEST, Registry, Reply, noise, tar};
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
@@ -170,6 +171,25 @@ async fn a_mirror_without_the_signature_or_with_a_wrong_one_is_passed_over() {
         assert_eq!(pulled.signature, expected, "the name that the user gave counts");
         assert!(!mirror.requests("/manifests/").is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_private_registrys_signatures_are_fetched_with_the_same_credentials() {
+    let signed = Signed::new();
+    signed.sign(&signed.registry, &signed.manifest.0);
+    // base64 of `alice:sesame`.
+    let wanted = "Basic YWxpY2U6c2VzYW1l";
+    signed.registry.change(move |request, reply| {
+        match request.headers.get("authorization").is_some_and(|shown| shown == wanted) {
+            true => reply,
+            false => Reply::new(401, "").header("WWW-Authenticate", "Basic realm=\"test\""),
+        }
+    });
+    let client = signed.client("");
+    let password = Credentials::Password { username: "alice".into(), password: "sesame".into() };
+    let pulled = client.pull_as(signed.registry.reference(":1"), 1000, password).await.unwrap();
+    assert!(pulled.signature.starts_with("key team.pub"), "{}", pulled.signature);
+    assert!(!signed.registry.requests(".sig").is_empty());
 }
 
 #[tokio::test]
