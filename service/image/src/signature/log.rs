@@ -1,9 +1,9 @@
 //! Entries of the public log of signatures, Rekor: when a signature was there, as the log promised with its own signature.
 //!
-//! That promise, the signed entry timestamp, is all that proves the time; a proof of inclusion says nothing about it.
-//! docs/adr/0015-signatures.md.
+//! That promise, the signed entry timestamp, is all that proves the time. A proof of inclusion says nothing about it, and has
+//! to be right where there is one. docs/adr/0015-signatures.md.
 
-use super::{Refused, base64, certificate::from_pem, trust::TrustRoot};
+use super::{Refused, base64, certificate::from_pem, proof::Proof, trust::TrustRoot};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
@@ -19,6 +19,8 @@ pub(super) struct Entry {
     pub index: u64,
     /// The log's signature of all of these.
     pub promise: Vec<u8>,
+    /// That the log holds it; not everybody stores that.
+    pub proof: Option<Proof>,
 }
 
 /// What an entry has to be about.
@@ -62,6 +64,7 @@ pub(super) struct Written {
     #[serde(default, deserialize_with = "number")]
     integrated_time: u64,
     inclusion_promise: Option<WrittenPromise>,
+    inclusion_proof: Option<Proof>,
     canonicalized_body: String,
 }
 
@@ -78,7 +81,7 @@ struct WrittenPromise {
 }
 
 /// JSON's numbers of 64 bits are texts in protobuf's mapping.
-fn number<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+pub(super) fn number<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     String::deserialize(from)?.parse().map_err(D::Error::custom)
 }
 
@@ -138,6 +141,7 @@ impl Entry {
             log: unhex(&payload.log).ok_or(wrong)?,
             index: payload.log_index,
             promise: base64(&promise).ok_or(wrong)?,
+            proof: None,
         })
     }
 
@@ -153,6 +157,7 @@ impl Entry {
             log: base64(&written.log_id.key_id).ok_or(wrong)?,
             index: written.log_index,
             promise: base64(&promise.signed_entry_timestamp).ok_or(wrong)?,
+            proof: written.inclusion_proof,
         })
     }
 
@@ -170,6 +175,9 @@ impl Entry {
             key.ok_or("its log entry is of a log that the trust root does not know, or not for that time")?;
         if !key.signed(promised.as_bytes(), &self.promise) {
             return Err("its log entry is not signed by the log".into());
+        }
+        if self.proof.as_ref().is_some_and(|proof| proof.holds(&body, key, &self.log) != Some(true)) {
+            return Err("the proof that the log holds its entry is wrong".into());
         }
         match is_about(&body, subject) {
             Some(true) => Ok(self.time),

@@ -13,6 +13,7 @@ mod keyless;
 mod log;
 mod payload;
 mod policy;
+mod proof;
 mod rules;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair, SanType, SigningKey};
 use serde_json::{Value, json};
 use std::sync::LazyLock;
-use world::{ISSUER, REFERENCE, SUBJECT, Sigstore, TIME, Wanted, annotated, b64, image, payload, pem};
+pub(super) use world::b64;
+use world::{ISSUER, REFERENCE, SUBJECT, Sigstore, TIME, Wanted, annotated, image, payload, pem};
 
 /// One day.
 const DAY: u64 = 86_400;
