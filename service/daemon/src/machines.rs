@@ -6,7 +6,9 @@ use banger_model::VmId;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// A VM that exists.
@@ -25,7 +27,7 @@ pub struct Live {
     pub console: Arc<Console>,
     /// Set when an operation has taken the ending of this process into its hands.
     pub ending: CancellationToken,
-    agent: Mutex<Option<Arc<Agent>>>,
+    agent: watch::Sender<Option<Arc<Agent>>>,
 }
 
 impl Live {
@@ -35,18 +37,25 @@ impl Live {
             pid,
             console,
             ending: CancellationToken::new(),
-            agent: Mutex::new(agent.map(Arc::new)),
+            agent: watch::Sender::new(agent.map(Arc::new)),
         })
     }
 
     /// The connection to the guest, when there is one.
     pub fn agent(&self) -> Option<Arc<Agent>> {
-        lock(&self.agent).clone()
+        self.agent.borrow().clone()
+    }
+
+    /// The connection to the guest, as soon as there is one: after the service was started again it is still being made.
+    pub async fn agent_within(&self, wait: Duration) -> Option<Arc<Agent>> {
+        let mut changes = self.agent.subscribe();
+        let found = tokio::time::timeout(wait, changes.wait_for(Option::is_some)).await;
+        found.ok()?.ok()?.clone()
     }
 
     /// Replaces the connection to the guest.
     pub fn set_agent(&self, agent: Option<Agent>) {
-        *lock(&self.agent) = agent.map(Arc::new);
+        self.agent.send_replace(agent.map(Arc::new));
     }
 }
 

@@ -120,7 +120,7 @@ fn a_layer_that_ends_early() {
     let (reference, file) = damaged("short:1");
     let bytes = fs::read(&file).unwrap();
     fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
-    pull_refused(&[&reference], "DigestMismatch");
+    pull_refused(&[&reference], "UnsafeImage");
 }
 
 #[test]

@@ -16,6 +16,9 @@ use tokio::{
     sync::watch,
 };
 
+/// How long a guest whose connection is being made anew is waited for.
+const RECONNECT: Duration = Duration::from_secs(10);
+
 /// How long the end of a command can still be asked for.
 const KEPT: Duration = Duration::from_secs(60);
 
@@ -108,7 +111,8 @@ pub async fn exec(
         (VmState::Running, Some(live)) => live,
         _ => return Err(Error::NotRunning { name: vm.name.to_string(), state: vm.state }),
     };
-    let agent = live.agent().ok_or_else(|| Error::NoAgent { name: vm.name.to_string() })?;
+    let agent =
+        live.agent_within(RECONNECT).await.ok_or_else(|| Error::NoAgent { name: vm.name.to_string() })?;
     let Exec { stdin, stdout, stderr, control } = agent.exec(request).await?;
 
     let (stdin, client_stdin) = stdin_pipe(stdin)?;
