@@ -290,14 +290,14 @@ impl Puller {
             merged => merged,
         };
         match (&merged, Arc::into_inner(sources)) {
-            (Err(_), Some(sources)) => {
-                for source in sources {
-                    source.blob.release().await;
-                }
-            }
-            _ => {
+            (Ok(_), _) => {
                 progress.entries(entries.written());
                 progress.advance(total);
+            }
+            (Err(_), sources) => {
+                for source in sources.into_iter().flatten() {
+                    source.blob.release().await;
+                }
             }
         }
         merged

@@ -83,12 +83,13 @@ impl Registries {
         self.find(&reference.location())
     }
 
-    /// Whose signatures a reference needs, with the keys read.
+    /// Whose signatures a reference needs, with the keys read: what the entry with the longest prefix says that says
+    /// something of signatures. An entry that is about mirrors alone takes no requirement away.
     ///
     /// # Errors
     /// [`ImageError::Configuration`] when they cannot be read.
     pub(crate) fn signatures(&self, reference: &Reference) -> Result<Option<Rules>, ImageError> {
-        match self.of(reference).and_then(|entry| entry.signatures.as_ref()) {
+        match self.all(&reference.location()).find_map(|entry| entry.signatures.as_ref()) {
             Some(SignaturePolicy::Require(required)) => Rules::read(required).map(Some),
             Some(SignaturePolicy::Accept) | None => Ok(None),
         }
@@ -96,7 +97,12 @@ impl Registries {
 
     /// The entry with the longest prefix of `location`, a registry with or without a repository.
     fn find(&self, location: &str) -> Option<&Registry> {
-        self.entries.iter().find(|entry| {
+        self.all(location).next()
+    }
+
+    /// The entries with a prefix of `location`, the longest first.
+    fn all(&self, location: &str) -> impl Iterator<Item = &Registry> {
+        self.entries.iter().filter(move |entry| {
             let rest = location.strip_prefix(entry.prefix.as_str());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         })
@@ -178,6 +184,21 @@ mod tests {
         assert!(!registries.connection("registry.example:5000", "app").insecure);
         assert_eq!(mirrors("index.docker.io/debian"), [pair("m.example", "hub/debian")]);
         assert_eq!(registries.reference("debian").unwrap().to_string(), "quay.example/debian:latest");
+    }
+
+    #[test]
+    fn an_entry_about_mirrors_takes_no_required_signature_away() {
+        let registries = registries(&[
+            "[[registry]]\nprefix = 'r.example'\n[registry.signatures]\npolicy = 'require'\nkeys = ['/none/key.pub']\n\
+             [[registry]]\nprefix = 'r.example/team'\nmirrors = ['m.example']\n\
+             [[registry]]\nprefix = 'r.example/free'\n[registry.signatures]\npolicy = 'accept'\n",
+        ]);
+        let asked = |text: &str| registries.signatures(&registries.reference(text).unwrap());
+        // The key is not there, which shows that it is wanted.
+        assert!(asked("r.example/app").is_err());
+        assert!(asked("r.example/team/app").is_err());
+        assert!(asked("r.example/free/app").unwrap().is_none());
+        assert!(asked("other.example/app").unwrap().is_none());
     }
 
     #[test]

@@ -80,9 +80,14 @@ impl<R: BufRead> Archive<R> {
     }
 
     fn skip_body(&mut self) -> Result<(), ImageError> {
-        let rest = self.body.saturating_add(self.padding);
+        let (body, padding) = (self.body, self.padding);
         (self.body, self.padding, self.sparse) = (0, 0, None);
-        self.skip(rest)
+        self.skip(body)?;
+        // An archive may end with its last byte of content: some writers leave out what only fills the block.
+        match self.input.fill_buf().map_err(|e| failed(&self.layer, e))?.is_empty() {
+            true => Ok(()),
+            false => self.skip(padding),
+        }
     }
 
     fn set_body(&mut self, size: u64) {
