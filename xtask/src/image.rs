@@ -51,7 +51,7 @@ const LAYERS: &[&[&str]] =
 /// When its packages cannot be fetched.
 pub fn layered() -> Result<Image> {
     let (distribution, suite) = release();
-    make(format!("{distribution}-layered:{suite}"), LAYERS)
+    make(format!("layered-{distribution}:{suite}"), LAYERS)
 }
 
 fn release() -> (String, String) {
@@ -64,7 +64,11 @@ fn make(name: String, layers: &[&[&str]]) -> Result<Image> {
     let (distribution, suite) = release();
     let all = layers.concat();
     let image = Image {
-        layout: machine::cache()?.join(format!("{distribution}-{:016x}", key(&recipe(&suite, &all)?))),
+        layout: machine::cache()?.join(format!(
+            "{}-{:016x}",
+            name.split(':').next().unwrap_or_default(),
+            key(&recipe(&suite, &all)?)
+        )),
         name,
     };
     if image.layout.join("index.json").exists() {
