@@ -1,24 +1,22 @@
-//! An image layout in a folder as the stream that the service takes: a tar of its files. The user's own process reads
-//! them, so that no path of theirs crosses the bus.
+//! The files of an image layout in a folder, packed for the service.
 
-use crate::error::Error;
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, PipeWriter},
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
-    path::{Path, PathBuf},
-    thread,
+use crate::{
+    error::Error,
+    pack::{self, Packed},
 };
-use tokio::sync::oneshot;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Files that a layout may have; the service takes no more.
 const MOST: usize = 65_536;
 
-/// Packs `folder` on a thread of its own: the reading end of the stream, and how the packing ends.
+/// Packs the layout in `folder`.
 ///
 /// # Errors
 /// [`Error::Usage`] if it is not an image layout.
-pub fn pack(folder: &Path) -> Result<(OwnedFd, oneshot::Receiver<Result<(), Error>>), Error> {
+pub fn pack(folder: &Path) -> Result<Packed, Error> {
     if !folder.join("index.json").is_file() {
         return Err(Error::Usage(format!(
             "{} holds no index.json: it is not an image layout. Pack a root filesystem with \
@@ -26,56 +24,7 @@ pub fn pack(folder: &Path) -> Result<(OwnedFd, oneshot::Receiver<Result<(), Erro
             folder.display()
         )));
     }
-    let files = files(folder)?;
-    let (read, write) = io::pipe().map_err(|e| Error::file("make", "a pipe", e))?;
-    let folder = folder.to_owned();
-    let (tell, told) = oneshot::channel();
-    thread::spawn(move || {
-        // Whoever no longer listens does not want to know.
-        let _ = tell.send(write_all(&folder, &files, write));
-    });
-    Ok((read.into(), told))
-}
-
-fn write_all(folder: &Path, files: &[PathBuf], to: PipeWriter) -> Result<(), Error> {
-    let mut tar = tar::Builder::new(io::BufWriter::with_capacity(64 << 10, to));
-    let appended = files.iter().try_for_each(|file| {
-        let path = folder.join(file);
-        let failed = |e| Error::file("pack", &path, e);
-        append(&mut tar, &path, file).map_err(failed)
-    });
-    let packed = match appended {
-        Ok(()) => tar
-            .into_inner()
-            .and_then(|buffer| buffer.into_inner().map_err(io::IntoInnerError::into_error))
-            .map(drop)
-            .map_err(|e| Error::file("pack", folder, e)),
-        Err(error) => {
-            // Dropping it would end the stream as if it were whole. So it stays open, and the job is cancelled.
-            std::mem::forget(tar);
-            Err(error)
-        }
-    };
-    match packed {
-        // The service had enough; its job tells why.
-        Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        packed => packed,
-    }
-}
-
-fn append<W: io::Write>(tar: &mut tar::Builder<W>, path: &Path, name: &Path) -> io::Result<()> {
-    // A link that took a file's place meanwhile is not followed.
-    let mut options = OpenOptions::new();
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    let file: File = options.read(true).custom_flags(flags).open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
-    let mut header = tar::Header::new_gnu();
-    header.set_size(metadata.len());
-    header.set_mode(0o644);
-    tar.append_data(&mut header, name, file)
+    pack::pack(folder, files(folder)?)
 }
 
 /// The layout's files: the two at the top, and the blobs. Links and everything else are left alone.
@@ -124,6 +73,7 @@ fn entries(folder: &Path, below: &Path) -> Result<Vec<(PathBuf, fs::FileType)>, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{fs::File, io};
 
     #[test]
     fn files_of_the_layout_travel_and_nothing_else() {
@@ -155,14 +105,5 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = pack(folder.path()).unwrap_err().to_string();
         assert!(error.contains("index.json") && error.contains("tar -C"), "{error}");
-    }
-
-    #[test]
-    fn a_link_is_never_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        let link = folder.path().join("link");
-        std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
-        let mut tar = tar::Builder::new(Vec::new());
-        assert!(append(&mut tar, &link, Path::new("link")).is_err());
     }
 }

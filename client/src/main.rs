@@ -12,6 +12,7 @@ mod job;
 mod layout;
 mod modules;
 mod output;
+mod pack;
 mod progress;
 mod pump;
 mod signals;

@@ -1,24 +1,22 @@
-//! A kernel's modules as the stream that the service takes: an uncompressed tar of the folder that holds
-//! `modules.dep`. The user's own process reads the files, so that no path of theirs crosses the bus.
+//! A kernel's modules, the folder that holds `modules.dep`, packed for the service.
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    pack::{self, Packed},
+};
 use std::{
     fs,
-    io::{self, PipeWriter},
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
-    thread,
 };
-use tokio::sync::oneshot;
 
 /// The endings of a module's name, as kmod reads them.
 const ENDINGS: [&str; 4] = [".ko", ".ko.gz", ".ko.xz", ".ko.zst"];
 
-/// Packs `folder` on a thread of its own: the reading end of the stream, and how the packing ends.
+/// Packs the modules in `folder`.
 ///
 /// # Errors
 /// [`Error::Usage`] if it is not a folder of modules.
-pub fn pack(folder: &Path) -> Result<(OwnedFd, oneshot::Receiver<Result<(), Error>>), Error> {
+pub fn pack(folder: &Path) -> Result<Packed, Error> {
     if !folder.join("modules.dep").is_file() {
         return Err(Error::Usage(format!(
             "{} holds no modules.dep: give the folder of one kernel's modules, such as /lib/modules/$(uname -r), \
@@ -26,41 +24,7 @@ pub fn pack(folder: &Path) -> Result<(OwnedFd, oneshot::Receiver<Result<(), Erro
             folder.display()
         )));
     }
-    let (read, write) = io::pipe().map_err(|e| Error::file("make", "a pipe", e))?;
-    let folder = folder.to_owned();
-    let (tell, told) = oneshot::channel();
-    thread::spawn(move || {
-        // Whoever no longer listens does not want to know.
-        let _ = tell.send(write_tree(&folder, write));
-    });
-    Ok((read.into(), told))
-}
-
-fn write_tree(folder: &Path, to: PipeWriter) -> Result<(), Error> {
-    let mut tar = tar::Builder::new(io::BufWriter::with_capacity(64 << 10, to));
-    let appended = files(folder).and_then(|files| {
-        files.iter().try_for_each(|file| {
-            let path = folder.join(file);
-            tar.append_path_with_name(&path, file).map_err(|e| Error::file("pack", &path, e))
-        })
-    });
-    let packed = match appended {
-        Ok(()) => tar
-            .into_inner()
-            .and_then(|buffer| buffer.into_inner().map_err(io::IntoInnerError::into_error))
-            .map(drop)
-            .map_err(|e| Error::file("pack", folder, e)),
-        Err(error) => {
-            // Dropping it would end the stream as if it were whole. So it stays open, and the job is cancelled.
-            std::mem::forget(tar);
-            Err(error)
-        }
-    };
-    match packed {
-        // The service had enough; its job tells why.
-        Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        packed => packed,
-    }
+    pack::pack(folder, files(folder)?)
 }
 
 /// The modules and their indexes below `folder`, in order. `build` and `source`, which lead to a kernel's
