@@ -14,6 +14,9 @@ use std::{
     process::{Command, Stdio},
 };
 
+/// How systemd starts bangerd.
+const UNIT: &str = include_str!("../../../systemd/units/bangerd.service");
+
 /// The bus daemon.
 pub const DAEMON: &str = "/usr/bin/dbus-daemon";
 const SEND: &str = "/usr/bin/dbus-send";
@@ -67,6 +70,13 @@ pub fn config(address: &str, services: &Path, policies: &[&Path]) -> String {
     )
 }
 
+/// How the bus starts bangerd: with the environment that its unit gives it.
+fn activation() -> String {
+    let environment = UNIT.lines().filter_map(|line| line.strip_prefix("Environment=")).collect::<Vec<_>>();
+    let exec = [&["/usr/bin/env"], environment.as_slice(), &["/usr/libexec/bangerd"]].concat().join(" ");
+    format!("[D-BUS Service]\nName=org.banger.Manager\nExec={exec}\nUser=root\n")
+}
+
 /// Starts the bus. It activates polkit and bangerd, as root, when somebody calls them.
 ///
 /// # Errors
@@ -75,8 +85,7 @@ pub fn start(supervisor: &mut Supervisor, place: &Place) -> Result<()> {
     mounts::make_dir(Path::new(SERVICES), 0o755)?;
     let polkit = fs::read_to_string(POLKIT_SERVICE).doing(format!("read {POLKIT_SERVICE}"))?;
     mounts::write(&Path::new(SERVICES).join("polkit.service"), &polkit, 0o644)?;
-    let bangerd = "[D-BUS Service]\nName=org.banger.Manager\nExec=/usr/libexec/bangerd\nUser=root\n";
-    mounts::write(&Path::new(SERVICES).join("banger.service"), bangerd, 0o644)?;
+    mounts::write(&Path::new(SERVICES).join("banger.service"), &activation(), 0o644)?;
     let policies: Vec<&Path> = POLICIES.iter().map(Path::new).filter(|path| path.exists()).collect();
     mounts::write(Path::new(CONFIG), &config(BUS_ADDRESS, Path::new(SERVICES), &policies), 0o644)?;
 
