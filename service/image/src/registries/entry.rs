@@ -7,6 +7,9 @@ use crate::{
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
+/// The prefix of every reference.
+pub(super) const EVERY: &str = "*";
+
 /// A file as it is written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
@@ -19,7 +22,7 @@ pub(super) struct File {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Registry {
-    /// `host[:port][/path]`; fits whole components.
+    /// `host[:port][/path]`; fits whole components. [`EVERY`] fits all, and is for signatures alone.
     pub prefix: String,
     /// `host[:port][/path]` each: asked first, in order, with the rest of the repository behind it.
     #[serde(default)]
@@ -58,6 +61,13 @@ impl File {
             let check = |value: &str, what: &str| {
                 location(value).map_err(|why| wrong(at(value), format!("{what} {value:?}: {why}")))
             };
+            if entry.prefix == EVERY {
+                if entry.says_how_to_connect() {
+                    let why = "prefix \"*\" is for signatures: say the rest for each registry";
+                    return Err(wrong(at("\"*\"").or_else(|| at("'*'")), why.into()));
+                }
+                continue;
+            }
             entry.prefix = check(&entry.prefix, "prefix")?;
             for mirror in &mut entry.mirrors {
                 *mirror = check(mirror, "mirror")?;
@@ -71,6 +81,18 @@ impl File {
             }
         }
         Ok(file)
+    }
+}
+
+impl Registry {
+    /// Whether its images are at `location`, a registry with or without a repository.
+    pub(super) fn fits(&self, location: &str) -> bool {
+        let rest = location.strip_prefix(self.prefix.as_str());
+        self.prefix == EVERY || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    fn says_how_to_connect(&self) -> bool {
+        !self.mirrors.is_empty() || self.insecure || self.ca.is_some() || self.proxy.is_some()
     }
 }
 
@@ -154,6 +176,7 @@ mod tests {
                 3,
                 "refuse every image",
             ),
+            ("[[registry]]\nprefix = '*'\ninsecure = true", 2, "for signatures"),
             ("\nshort-name-default = 'a.b/c'", 2, "host name"),
             ("[[registry]\n", 1, ""),
         ] {

@@ -11,11 +11,14 @@ use crate::{
     reference::{DOCKER, is_on_this_machine},
     signature::Rules,
 };
-use entry::File;
 pub use entry::Registry;
+use entry::{EVERY, File};
 pub use folder::RegistriesFolder;
 use folder::Stamp;
-use std::path::{Path, PathBuf};
+use std::{
+    cmp::Reverse,
+    path::{Path, PathBuf},
+};
 
 /// The folder of certificates, as `<host[:port]>/*.crt`, beside that of the registries.
 const CERTIFICATES: &str = "certs.d";
@@ -66,7 +69,7 @@ impl Registries {
                 all.entries.push(entry);
             }
         }
-        all.entries.sort_by_key(|entry| std::cmp::Reverse(entry.prefix.len()));
+        all.entries.sort_by_key(|entry| (entry.prefix == EVERY, Reverse(entry.prefix.len())));
         Ok(all)
     }
 
@@ -102,16 +105,15 @@ impl Registries {
 
     /// The entries with a prefix of `location`, the longest first.
     fn all(&self, location: &str) -> impl Iterator<Item = &Registry> {
-        self.entries.iter().filter(move |entry| {
-            let rest = location.strip_prefix(entry.prefix.as_str());
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        })
+        self.entries.iter().filter(move |entry| entry.fits(location))
     }
 
     /// The mirrors of a reference, in order: registry and repository of each.
     pub(crate) fn mirrors(&self, reference: &Reference) -> Vec<(String, String)> {
         let location = reference.location();
-        let Some(entry) = self.find(&location) else { return Vec::new() };
+        let Some(entry) = self.find(&location).filter(|entry| !entry.mirrors.is_empty()) else {
+            return Vec::new();
+        };
         let rest = &location[entry.prefix.len()..];
         let full = entry.mirrors.iter().map(|mirror| format!("{mirror}{rest}"));
         full.filter_map(|full| full.split_once('/').map(|(host, path)| (host.to_owned(), path.to_owned())))
@@ -199,6 +201,21 @@ mod tests {
         assert!(asked("r.example/team/app").is_err());
         assert!(asked("r.example/free/app").unwrap().is_none());
         assert!(asked("other.example/app").unwrap().is_none());
+    }
+
+    #[test]
+    fn signatures_can_be_required_of_every_registry() {
+        let registries = registries(&[
+            "[[registry]]\nprefix = '*'\n[registry.signatures]\npolicy = 'require'\nkeys = ['/none/key.pub']\n\
+             [[registry]]\nprefix = 'r.example'\nmirrors = ['m.example']\n\
+             [[registry]]\nprefix = 'f.example'\n[registry.signatures]\npolicy = 'accept'\n",
+        ]);
+        let asked = |text: &str| registries.signatures(&registries.reference(text).unwrap());
+        assert!(asked("f.example/app").unwrap().is_none());
+        assert!(asked("debian").is_err() && asked("other.example:5000/app").is_err());
+        assert!(asked("r.example/app").is_err());
+        assert!(registries.mirrors(&registries.reference("other.example/app").unwrap()).is_empty());
+        assert!(!registries.connection("other.example", "app").insecure);
     }
 
     #[test]
