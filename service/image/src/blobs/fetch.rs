@@ -13,9 +13,10 @@ use std::{
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
 };
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, oneshot},
     task::spawn_blocking,
 };
 
@@ -98,7 +99,7 @@ impl Job {
         let (sender, receiver) = mpsc::channel(CHUNKS);
         let (transfer, expected) = (self.transfer.clone(), self.descriptor.digest.clone());
         let path = self.partial.clone();
-        let writer = spawn_blocking(move || write(receiver, &file, &expected, &transfer, &path));
+        let writer = beside(move || write(receiver, &file, &expected, &transfer, &path));
         let fetched = self.fetch(&sender).await;
         drop(sender);
         // A full disk ends the writer, and that the fetch after it: its error is the one to tell.
@@ -190,6 +191,24 @@ impl Job {
         let expected = self.descriptor.digest.clone();
         ImageError::DigestMismatch { what: format!("blob {}", expected.short()), expected, actual }
     }
+}
+
+/// How much a blob's writer steps back (nice(2)): what it keeps is wanted later, what is inflated meanwhile, now.
+const NICE: i32 = 10;
+
+/// Runs `work` on a thread of its own, which steps back for the others. Not on one of tokio's: a thread without
+/// privileges cannot come forward again. No answer comes where no thread can be had.
+fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
+    let (sender, receiver) = oneshot::channel();
+    let spawned = thread::Builder::new().name("blob".into()).spawn(move || {
+        let _ = rustix::process::nice(NICE);
+        // Whoever waited may have been cancelled.
+        let _ = sender.send(work());
+    });
+    if let Err(error) = spawned {
+        tracing::error!(%error, "no thread for a blob");
+    }
+    receiver
 }
 
 /// Writes and hashes what arrives.
