@@ -4,10 +4,11 @@ mod floor;
 mod peers;
 mod pull;
 mod scale;
+mod vm;
 
 use crate::{
     cargo::{self, Profile},
-    host::{self, Needs},
+    host::{self, Accel, Needs},
     image,
     packages::{self, Purpose},
 };
@@ -29,6 +30,8 @@ pub const ROLE: &str = "__bench";
 enum What {
     /// An image from a registry on this machine to an ext4 filesystem
     Pull,
+    /// What banger adds to the start of a VM, to a command's output and to a listing
+    Vm,
 }
 
 /// See the command's own help.
@@ -53,22 +56,27 @@ pub struct Arguments {
 enum Job {
     Pull { layout: PathBuf, name: String, rounds: u32, peers: bool },
     Scale,
+    Vm { layout: PathBuf, name: String, rounds: u32 },
 }
 
 /// Makes everything ready and measures on a private host.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let What::Pull = arguments.what;
     packages::install(&[Purpose::Build, Purpose::Host, Purpose::Images, Purpose::Bench])?;
     let programs = cargo::build(Profile::Release)?;
-    let job = match arguments.scale {
-        true => Job::Scale,
-        false => {
+    let rounds = arguments.rounds;
+    let (job, accel) = match (arguments.what, arguments.scale) {
+        (What::Pull, true) => (Job::Scale, Accel::Auto),
+        (What::Pull, false) => {
             let image = image::layered()?;
-            let (rounds, peers) = (arguments.rounds, !arguments.no_peers);
-            Job::Pull { layout: image.layout, name: image.name, rounds, peers }
+            let peers = !arguments.no_peers;
+            (Job::Pull { layout: image.layout, name: image.name, rounds, peers }, Accel::Auto)
+        }
+        (What::Vm, _) => {
+            let image = image::debian()?;
+            (Job::Vm { layout: image.layout, name: image.name, rounds }, Accel::Tcg)
         }
     };
-    let needs = Needs { user: Some(User::Root), ..Needs::default() };
+    let needs = Needs { user: Some(User::Root), accel, ..Needs::default() };
     let report = host::run(&programs, needs, vec![THIS.into(), ROLE.into(), serde_json::to_string(&job)?])?;
     Ok(host::conclude(&report))
 }
@@ -77,6 +85,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 pub fn on_host(args: &[String]) -> Result<ExitCode> {
     match serde_json::from_str(args.first().context("no job")?)? {
         Job::Scale => scale::measure()?,
+        Job::Vm { layout, name, rounds } => vm::measure(&layout, &name, rounds as usize)?,
         Job::Pull { layout, name, rounds, peers } => {
             images::push(&layout, &format!("{REGISTRY}/{name}"))?;
             compare(&name, &layers(&layout)?, rounds, peers)?;
@@ -142,6 +151,16 @@ fn layers(layout: &Path) -> Result<Vec<String>> {
     let manifest = read(layout.join("blobs").join(digest.replace(':', "/")))?;
     let digests = manifest["layers"].as_array().context("a manifest without layers")?.iter();
     Ok(digests.filter_map(|layer| layer["digest"].as_str().map(str::to_owned)).collect())
+}
+
+fn shortest(times: &[Duration]) -> Duration {
+    times.iter().copied().min().unwrap_or_default()
+}
+
+fn median(times: &[Duration]) -> Duration {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
 /// A folder on the disk where everybody writes.

@@ -1,6 +1,6 @@
 //! Pulls by banger: how long, and what they cost.
 
-use super::settle;
+use super::{settle, shortest};
 use anyhow::{Context, Result, ensure};
 use banger_harness::{REGISTRY, inside};
 use std::{
@@ -61,10 +61,6 @@ pub fn again(name: &str) -> Result<()> {
     println!("{:<48} {:>9}", "its requests to the registry", all.len() - before);
     all[before..].iter().for_each(|request| println!("  {request}"));
     banger(&["image", "rm", NAME]).map(drop)
-}
-
-fn shortest(times: &[Duration]) -> Duration {
-    times.iter().copied().min().unwrap_or_default()
 }
 
 /// How long the client takes for a pull.
