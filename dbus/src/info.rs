@@ -174,7 +174,7 @@ info! {
             id: VmId = "id",
             /// Its name.
             name: String = "name",
-            /// Its state: created, starting, running, stopping, stopped, failed or deleting.
+            /// Its state: created, starting, running, paused, stopping, stopped, failed or deleting.
             state: String = "state",
             /// Whose it is.
             owner_uid: Uid = "owner-uid",

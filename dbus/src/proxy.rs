@@ -213,6 +213,12 @@ pub trait VM {
     /// Ends it at once; returns the job.
     fn kill(&self, options: &Dict) -> Result<OwnedObjectPath>;
 
+    /// Stops its processors; returns the job.
+    fn pause(&self, options: &Dict) -> Result<OwnedObjectPath>;
+
+    /// Lets them run again; returns the job.
+    fn resume(&self, options: &Dict) -> Result<OwnedObjectPath>;
+
     /// Makes an image of its disk while it is stopped; returns the job.
     #[zbus(allow_interactive_auth)]
     fn commit(&self, name: &str, options: &Dict) -> Result<OwnedObjectPath>;

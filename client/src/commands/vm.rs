@@ -53,6 +53,19 @@ Examples:
         #[arg(required = true)]
         vms: Vec<String>,
     },
+    /// Stop the processors of VMs; everything else of them stays as it is.
+    Pause {
+        /// The VMs: name, id or a unique prefix of an id.
+        #[arg(required = true)]
+        vms: Vec<String>,
+    },
+    /// Let the processors of paused VMs run again.
+    #[command(visible_alias = "unpause")]
+    Resume {
+        /// The VMs: name, id or a unique prefix of an id.
+        #[arg(required = true)]
+        vms: Vec<String>,
+    },
     /// Make an image of a stopped VM's disk; prints its name.
     Commit {
         /// The VM: its name, id or a unique prefix of its id.
@@ -149,6 +162,20 @@ pub async fn vm(context: &mut Context, command: VmCommand) -> Result<(), Error> 
             each(context, vms, async |context, name| {
                 let proxy = find(context, name).await?;
                 job::run(context, Follow::passing(name), proxy.kill(&bus::none())).await.map(drop)
+            })
+            .await
+        }
+        VmCommand::Pause { vms } => {
+            each(context, vms, async |context, name| {
+                let proxy = find(context, name).await?;
+                job::run(context, Follow::passing(name), proxy.pause(&bus::none())).await.map(drop)
+            })
+            .await
+        }
+        VmCommand::Resume { vms } => {
+            each(context, vms, async |context, name| {
+                let proxy = find(context, name).await?;
+                job::run(context, Follow::passing(name), proxy.resume(&bus::none())).await.map(drop)
             })
             .await
         }

@@ -79,7 +79,7 @@ pub enum Error {
         by: Vec<String>,
     },
     /// The VM does not run.
-    #[error("the VM {name:?} is {state}: start it with `banger vm start {name}`")]
+    #[error("the VM {name:?} is {state}: {} it with `banger vm {} {name}`", awaken(*state).0, awaken(*state).1)]
     NotRunning {
         /// Its name.
         name: String,
@@ -140,6 +140,9 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// The VM's monitor does not do what it is asked.
+    #[error("the VM's monitor fails: {0}")]
+    Monitor(String),
     /// The guest's agent is away.
     #[error(
         "the guest of {name:?} does not answer at the moment: try again, or look at `banger vm console {name}`"
@@ -292,7 +295,7 @@ impl From<Error> for Bus {
             Error::Cancelled => Bus::Cancelled(text),
             Error::NoSpace { .. } => Bus::NoSpace(text),
             Error::HostNotReady(_) => Bus::HostNotReady(text),
-            Error::VmmFailed { .. } => Bus::VMMFailed(text),
+            Error::VmmFailed { .. } | Error::Monitor(_) => Bus::VMMFailed(text),
             Error::Leftovers { .. } | Error::Rollback { .. } => Bus::RollbackFailed(text),
             Error::Config(_) | Error::Zbus(_) | Error::Disk { .. } | Error::Internal(_) | Error::Store(_) => {
                 Bus::Failed(text)
@@ -358,6 +361,14 @@ fn where_to_look(what: &str) -> String {
     match what {
         "command" => String::new(),
         other => format!(": `banger {} ls` shows those that there are", other.to_lowercase()),
+    }
+}
+
+/// What makes a VM run that does not: the verb for people, and the client's word.
+fn awaken(state: VmState) -> (&'static str, &'static str) {
+    match state {
+        VmState::Paused => ("resume", "resume"),
+        _ => ("start", "start"),
     }
 }
 

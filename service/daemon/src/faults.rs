@@ -234,7 +234,7 @@ async fn a_start_of_the_service_settles_every_state() {
         let expected = match before {
             VmState::Deleting => None,
             VmState::Starting => Some(VmState::Failed),
-            VmState::Running | VmState::Stopping => Some(VmState::Stopped),
+            VmState::Running | VmState::Paused | VmState::Stopping => Some(VmState::Stopped),
             resting => Some(resting),
         };
         assert_eq!(after, expected, "{before}");

@@ -18,6 +18,7 @@ mod jobs;
 mod kernels;
 mod lookup;
 mod machines;
+mod monitor;
 mod ops;
 mod privileges;
 mod reconcile;

@@ -4,6 +4,7 @@
 use crate::{
     error::Error,
     machines::Live,
+    monitor,
     ops::{lifecycle, start},
     service::Service,
     store::VmRow,
@@ -86,8 +87,8 @@ fn verdict(vm: &VmRow, whole: bool, lives: bool) -> Verdict {
     match vm.state {
         _ if !whole => Verdict::Remove,
         VmState::Deleting => Verdict::Remove,
-        VmState::Running if lives => Verdict::Adopt,
-        VmState::Starting | VmState::Running | VmState::Stopping => Verdict::End,
+        VmState::Running | VmState::Paused if lives => Verdict::Adopt,
+        VmState::Starting | VmState::Running | VmState::Paused | VmState::Stopping => Verdict::End,
         VmState::Created | VmState::Stopped | VmState::Failed => Verdict::Leave,
     }
 }
@@ -107,7 +108,6 @@ async fn settle(service: &Arc<Service>, vm: &VmRow, status: Option<&VmStatus>) -
         Verdict::End => {
             let (how, why) = match vm.state {
                 VmState::Starting => (VmEvent::Fail, "banger ended while the VM started: start it again"),
-                VmState::Running => (VmEvent::Stopped, ""),
                 _ => (VmEvent::Stopped, ""),
             };
             lifecycle::ended(service, vm.id, how, why).await?;
@@ -124,11 +124,28 @@ async fn adopt(service: &Arc<Service>, vm: &VmRow, status: Option<&VmStatus>) ->
     let pid = status.and_then(|status| status.pid).unwrap_or_default();
     let console = start::connect_console(service, vm.id).await?;
     // The watcher connects to the agent: a guest that does not answer must not hold the service up.
+    agree(service, vm).await;
     let live = Live::new(pid, console, None);
     service.machines.of(vm.id).set_live(Some(live.clone()));
     tokio::spawn(lifecycle::watch(service.clone(), vm.id, live));
     tracing::info!(vm = %vm.id, name = %vm.name, pid, "the VM runs on");
     Ok(())
+}
+
+/// The service may have been killed between the VM's pause and its row, or the other way round: the monitor knows.
+async fn agree(service: &Arc<Service>, vm: &VmRow) {
+    let event = match (monitor::is_paused(service, vm.id).await, vm.state) {
+        (Ok(true), VmState::Running) => VmEvent::Pause,
+        (Ok(false), VmState::Paused) => VmEvent::Resume,
+        (Ok(_), _) => return,
+        (Err(error), _) => {
+            tracing::warn!(vm = %vm.id, %error, "whether a VM is paused is not known");
+            return;
+        }
+    };
+    if let Err(error) = lifecycle::enter(service, vm, event, "").await {
+        tracing::error!(vm = %vm.id, %error, "a VM is not as it is written down");
+    }
 }
 
 #[cfg(test)]
@@ -169,7 +186,8 @@ mod tests {
         for state in VmState::ALL {
             for lives in [true, false] {
                 let adopted = verdict(&vm(state), true, lives) == Verdict::Adopt;
-                assert_eq!(adopted, state == VmState::Running && lives, "{state} {lives}");
+                let ran = matches!(state, VmState::Running | VmState::Paused);
+                assert_eq!(adopted, ran && lives, "{state} {lives}");
             }
         }
     }

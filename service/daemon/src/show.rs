@@ -60,7 +60,7 @@ pub fn vm(service: &Service, vm: &VmRow, images: &[ImageRow]) -> VmInfo {
         addresses: addresses(vm),
         created: vm.created.max(0) as u64,
         remove: vm.spec.remove,
-        accel: vm.accel.filter(|_| vm.state == VmState::Running).map(|accel| accel.to_string()),
+        accel: vm.accel.filter(|_| is_up(vm)).map(|accel| accel.to_string()),
         vmm: live.is_some().then(|| "qemu".to_owned()),
         pid: live.map(|live| live.pid),
         started: (vm.started > 0).then_some(vm.started as u64),
@@ -68,11 +68,16 @@ pub fn vm(service: &Service, vm: &VmRow, images: &[ImageRow]) -> VmInfo {
     }
 }
 
+/// Whether its guest is there.
+fn is_up(vm: &VmRow) -> bool {
+    matches!(vm.state, VmState::Running | VmState::Paused)
+}
+
 /// The addresses that a VM has while it runs.
 pub fn addresses(vm: &VmRow) -> Vec<String> {
-    match vm.state {
-        VmState::Running => vec![vm.slot.network().guest.to_string()],
-        _ => Vec::new(),
+    match is_up(vm) {
+        true => vec![vm.slot.network().guest.to_string()],
+        false => Vec::new(),
     }
 }
 

@@ -34,6 +34,10 @@ pub enum JobKind {
     StartVm,
     /// A VM stops.
     StopVm,
+    /// A VM's processors stop.
+    PauseVm,
+    /// They run again.
+    ResumeVm,
     /// A VM stops and starts again.
     RestartVm,
     /// A VM goes.
@@ -112,6 +116,8 @@ impl JobKind {
             JobKind::CreateVm => "create-vm",
             JobKind::StartVm => "start-vm",
             JobKind::StopVm => "stop-vm",
+            JobKind::PauseVm => "pause-vm",
+            JobKind::ResumeVm => "resume-vm",
             JobKind::RestartVm => "restart-vm",
             JobKind::DeleteVm => "delete-vm",
         }

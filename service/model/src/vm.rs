@@ -14,6 +14,8 @@ pub enum VmState {
     Starting,
     /// Its guest answered that it is ready.
     Running,
+    /// Its guest's processors stand still, and everything else of it stays as it is.
+    Paused,
     /// Its guest was asked to stop, or is being ended.
     Stopping,
     /// It ran and no longer does.
@@ -31,6 +33,10 @@ pub enum VmEvent {
     Start,
     /// Its guest is ready.
     Ready,
+    /// Its guest's processors are stopped.
+    Pause,
+    /// They run again.
+    Resume,
     /// Somebody stops it, or the guest announced its shutdown.
     Stop,
     /// Its process is gone, as it was meant to be.
@@ -43,10 +49,11 @@ pub enum VmEvent {
 
 impl VmState {
     /// Every state.
-    pub const ALL: [VmState; 7] = [
+    pub const ALL: [VmState; 8] = [
         VmState::Created,
         VmState::Starting,
         VmState::Running,
+        VmState::Paused,
         VmState::Stopping,
         VmState::Stopped,
         VmState::Failed,
@@ -63,11 +70,13 @@ impl VmState {
         match (self, event) {
             (S::Created | S::Stopped | S::Failed, E::Start) => Ok(S::Starting),
             (S::Starting, E::Ready) => Ok(S::Running),
-            (S::Starting | S::Running, E::Stop) => Ok(S::Stopping),
+            (S::Running, E::Pause) => Ok(S::Paused),
+            (S::Paused, E::Resume) => Ok(S::Running),
+            (S::Starting | S::Running | S::Paused, E::Stop) => Ok(S::Stopping),
             (S::Stopping, E::Stopped) => Ok(S::Stopped),
-            // A guest may power itself off.
-            (S::Running, E::Stopped) => Ok(S::Stopped),
-            (S::Starting | S::Running | S::Stopping, E::Fail) => Ok(S::Failed),
+            // A guest may power itself off; its process's end may be noticed once it is paused.
+            (S::Running | S::Paused, E::Stopped) => Ok(S::Stopped),
+            (S::Starting | S::Running | S::Paused | S::Stopping, E::Fail) => Ok(S::Failed),
             (S::Created | S::Stopped | S::Failed, E::Delete) => Ok(S::Deleting),
             (state, event) => Err(ModelError::Transition { state, event }),
         }
@@ -75,7 +84,7 @@ impl VmState {
 
     /// Whether a VMM process may exist in this state.
     pub fn may_have_process(self) -> bool {
-        matches!(self, VmState::Starting | VmState::Running | VmState::Stopping)
+        matches!(self, VmState::Starting | VmState::Running | VmState::Paused | VmState::Stopping)
     }
 
     /// The word for it on the bus and in listings.
@@ -84,6 +93,7 @@ impl VmState {
             VmState::Created => "created",
             VmState::Starting => "starting",
             VmState::Running => "running",
+            VmState::Paused => "paused",
             VmState::Stopping => "stopping",
             VmState::Stopped => "stopped",
             VmState::Failed => "failed",
@@ -103,6 +113,8 @@ impl fmt::Display for VmEvent {
         f.write_str(match self {
             VmEvent::Start => "start",
             VmEvent::Ready => "become ready",
+            VmEvent::Pause => "be paused",
+            VmEvent::Resume => "be resumed",
             VmEvent::Stop => "stop",
             VmEvent::Stopped => "have stopped",
             VmEvent::Fail => "fail",
@@ -145,8 +157,16 @@ impl StartStep {
 mod tests {
     use super::*;
 
-    const EVENTS: [VmEvent; 6] =
-        [VmEvent::Start, VmEvent::Ready, VmEvent::Stop, VmEvent::Stopped, VmEvent::Fail, VmEvent::Delete];
+    const EVENTS: [VmEvent; 8] = [
+        VmEvent::Start,
+        VmEvent::Ready,
+        VmEvent::Pause,
+        VmEvent::Resume,
+        VmEvent::Stop,
+        VmEvent::Stopped,
+        VmEvent::Fail,
+        VmEvent::Delete,
+    ];
 
     #[test]
     fn the_table() {
@@ -158,9 +178,14 @@ mod tests {
             (S::Starting, E::Ready, S::Running),
             (S::Starting, E::Stop, S::Stopping),
             (S::Starting, E::Fail, S::Failed),
+            (S::Running, E::Pause, S::Paused),
             (S::Running, E::Stop, S::Stopping),
             (S::Running, E::Stopped, S::Stopped),
             (S::Running, E::Fail, S::Failed),
+            (S::Paused, E::Resume, S::Running),
+            (S::Paused, E::Stop, S::Stopping),
+            (S::Paused, E::Stopped, S::Stopped),
+            (S::Paused, E::Fail, S::Failed),
             (S::Stopping, E::Stopped, S::Stopped),
             (S::Stopping, E::Fail, S::Failed),
             (S::Stopped, E::Start, S::Starting),

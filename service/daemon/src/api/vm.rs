@@ -9,6 +9,7 @@ use crate::{
         commit::{self, Commit},
         exec::{self, Run},
         lifecycle::{self, Stop},
+        pause,
     },
     service::Service,
     show,
@@ -135,6 +136,32 @@ impl VmObject {
             lifecycle::stop(&service, id, how, &job).await
         };
         self.job(allowed, JobKind::StopVm, false, work).await
+    }
+
+    /// Stops its processors; memory, disk and addresses stay as they are. One that is paused is no error.
+    #[zbus(out_args("job"))]
+    async fn pause(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        no_options(options)?;
+        let allowed = self.may(&header, Operation::ManageVm).await?;
+        let work = |service: Arc<Service>, id, _| async move { pause::pause(&service, id, "").await };
+        self.job(allowed, JobKind::PauseVm, false, work).await
+    }
+
+    /// Lets its processors run again. One that runs is no error.
+    #[zbus(out_args("job"))]
+    async fn resume(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        no_options(options)?;
+        let allowed = self.may(&header, Operation::ManageVm).await?;
+        let work = |service: Arc<Service>, id, _| async move { pause::resume(&service, id).await };
+        self.job(allowed, JobKind::ResumeVm, false, work).await
     }
 
     /// Makes an image called `name` of its disk, which is to be run as the VM's own image is. Only while the VM is
@@ -308,7 +335,7 @@ impl VmObject {
         self.property(|vm| vm.owner.0)
     }
 
-    /// `created`, `starting`, `running`, `stopping`, `stopped`, `failed` or `deleting`.
+    /// `created`, `starting`, `running`, `paused`, `stopping`, `stopped`, `failed` or `deleting`.
     #[zbus(property)]
     fn state(&self) -> zbus::fdo::Result<String> {
         self.property(|vm| vm.state.to_string())

@@ -1,7 +1,7 @@
 //! A VM's changes of state: start, stop, restart, kill, delete. One operation at a time holds a VM's turn.
 
 use super::start;
-use crate::{error::Error, jobs::Job, machines::Live, service::Service, store::VmRow};
+use crate::{error::Error, jobs::Job, machines::Live, monitor, service::Service, store::VmRow};
 use banger_model::{Phase, StartStep, VmEvent, VmId, VmState};
 use std::{sync::Arc, time::Duration};
 
@@ -69,11 +69,14 @@ pub async fn stop(service: &Arc<Service>, id: VmId, how: Stop, job: &Job) -> Res
     if !vm.state.may_have_process() {
         return Ok(());
     }
+    // A guest that stands still cannot shut itself down. One that the service paused, to keep it from harm, stays so.
+    let asleep = vm.state == VmState::Paused
+        && (how.force || !vm.error.is_empty() || monitor::resume(service, id).await.is_err());
     enter(service, &vm, VmEvent::Stop, "").await?;
     job.phase(Phase::Stopping);
     if let Some(live) = machine.live() {
         live.ending.cancel();
-        if !how.force {
+        if !how.force && !asleep {
             shut_down(&live, how.patience).await;
         }
     }
@@ -187,7 +190,11 @@ pub(crate) async fn ended(service: &Arc<Service>, id: VmId, how: VmEvent, why: &
     result
 }
 
-async fn enter(service: &Service, vm: &VmRow, event: VmEvent, why: &str) -> Result<(), Error> {
+/// Writes down and tells what happened to a VM, and why. The caller holds its turn.
+///
+/// # Errors
+/// [`Error::Model`] where the table of transitions has no row.
+pub(crate) async fn enter(service: &Service, vm: &VmRow, event: VmEvent, why: &str) -> Result<(), Error> {
     let state = vm.state.after(event)?;
     service.store.set_vm_state(vm.id, state, why)?;
     service.vm_changed(vm.id).await;

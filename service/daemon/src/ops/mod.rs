@@ -10,6 +10,7 @@ pub mod images;
 pub mod import;
 pub mod kernels;
 pub mod lifecycle;
+pub mod pause;
 pub mod prune;
 pub mod publish;
 pub mod pull;
