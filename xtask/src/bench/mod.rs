@@ -49,6 +49,9 @@ pub struct Arguments {
     /// Measure how time grows, to 1,000,000 files and 20 GB, instead. Takes minutes and needs 40 GB of disk
     #[arg(long)]
     scale: bool,
+    /// Keep the host's state there and not in /var/tmp: to measure on another filesystem
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
 }
 
 /// What the part on the private host is told.
@@ -76,7 +79,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             (Job::Vm { layout: image.layout, name: image.name, rounds }, Accel::Tcg)
         }
     };
-    let needs = Needs { user: Some(User::Root), accel, ..Needs::default() };
+    let state = arguments.state.clone();
+    let needs = Needs { user: Some(User::Root), accel, state, ..Needs::default() };
     let report = host::run(&programs, needs, vec![THIS.into(), ROLE.into(), serde_json::to_string(&job)?])?;
     Ok(host::conclude(&report))
 }
