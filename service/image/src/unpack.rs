@@ -1,8 +1,5 @@
-//! Layers from compressed bytes to merged entries: inflating, hashing and writing each on threads of their own,
-//! with a bounded queue between, so that memory does not depend on the image and two processors are both at work.
-//!
-//! Inflating is what a pull waits for. So the inflaters do nothing else, and there are two, that take the layers in
-//! turn: one is ahead with the next layer, as far as its queue goes, whenever a processor has nothing better to do.
+//! Layers from compressed bytes to merged entries: inflating, hashing and writing each on a thread of its own, with a
+//! bounded queue between, so that memory does not depend on the image and two processors are both at work.
 
 use crate::{
     Digest, ImageError, Layer, Limits, Unsafe, Unsupported,
@@ -15,8 +12,8 @@ use crate::{
 use std::{
     io::{self, BufRead, BufReader, Cursor, Read},
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc,
+        atomic::AtomicU64,
         mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     },
     thread,
@@ -25,12 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Unpacked bytes that travel together.
 const PIECE: usize = 256 << 10;
-/// Pieces of a layer that wait to be hashed: 12 MiB.
-const AHEAD: usize = 48;
-/// Pieces that wait to be merged: 4 MiB.
-const QUEUE: usize = 16;
-/// How many layers are inflated at a time.
-const INFLATERS: usize = 2;
+/// Pieces that wait between two threads.
+const QUEUE: usize = 32;
 
 /// A layer and its blob.
 pub(crate) struct Source<B> {
@@ -67,18 +60,6 @@ enum Piece {
 
 type Queue = SyncSender<Result<Piece, ImageError>>;
 
-/// What the inflaters share.
-struct Inflating<'a> {
-    limits: &'a Limits,
-    cancel: CancellationToken,
-    /// Compressed bytes that were used.
-    read: &'a Arc<AtomicU64>,
-    /// Unpacked bytes of all layers.
-    unpacked: AtomicU64,
-    /// Buffers to use again.
-    recycled: Mutex<Receiver<Vec<u8>>>,
-}
-
 /// Merges all layers, newest first, into `sink`. `read` counts the compressed bytes that were used.
 pub(crate) fn unpack<B: Bytes, S: Sink>(
     sources: &[Source<B>],
@@ -90,26 +71,13 @@ pub(crate) fn unpack<B: Bytes, S: Sink>(
     // Ends the threads' waiting for the network when this one stops early.
     let cancel = cancel.child_token();
     let _ended = cancel.clone().drop_guard();
+    let (inflated, to_hash) = sync_channel(QUEUE);
     let (hashed, to_merge) = sync_channel(QUEUE);
     let (used, recycled) = channel();
-    let shared = Inflating {
-        limits,
-        cancel: cancel.clone(),
-        read,
-        unpacked: AtomicU64::new(0),
-        recycled: Mutex::new(recycled),
-    };
-    let (queues, to_hash): (Vec<_>, Vec<_>) = sources.iter().map(|_| sync_channel(AHEAD)).unzip();
-    let mut turns: Vec<_> = (0..INFLATERS).map(|_| Vec::new()).collect();
-    for (number, layer) in newest_first(sources).zip(queues).enumerate() {
-        turns[number % INFLATERS].push(layer);
-    }
     thread::scope(|scope| {
-        for layers in turns.into_iter().filter(|layers| !layers.is_empty()) {
-            let shared = &shared;
-            scope.spawn(move || layers.into_iter().for_each(|(source, queue)| shared.layer(source, &queue)));
-        }
-        scope.spawn(move || hash_all(sources, to_hash, &hashed));
+        let cancel_reading = cancel.clone();
+        scope.spawn(move || inflate_all(sources, limits, &cancel_reading, read, &inflated, &recycled));
+        scope.spawn(move || hash_all(sources, &to_hash, &hashed));
         let merged = merge_all(sources, sink, limits, &cancel, to_merge, used);
         cancel.cancel();
         merged
@@ -121,53 +89,55 @@ fn newest_first<B>(sources: &[Source<B>]) -> impl Iterator<Item = &Source<B>> {
     sources.iter().rev()
 }
 
-impl Inflating<'_> {
-    /// Inflates one layer. The other inflater hears of an error through `cancel`, when the merge has.
-    fn layer<B: Bytes>(&self, source: &Source<B>, to: &Queue) {
-        let reader = source.blob.reader(&self.cancel, self.read);
-        if let Err(error) = self.inflate(&source.layer, reader, to) {
+fn inflate_all<B: Bytes>(
+    sources: &[Source<B>],
+    limits: &Limits,
+    cancel: &CancellationToken,
+    read: &Arc<AtomicU64>,
+    to: &Queue,
+    recycled: &Receiver<Vec<u8>>,
+) {
+    let mut total = 0;
+    for source in newest_first(sources) {
+        let reader = source.blob.reader(cancel, read);
+        if let Err(error) = inflate(&source.layer, reader, limits, &mut total, to, recycled) {
             let _ = to.send(Err(error));
+            return;
         }
     }
+}
 
-    /// A queue that is closed ends it too: its other end has an error to tell.
-    fn inflate(
-        &self,
-        layer: &Layer,
-        reader: impl Read + Send + 'static,
-        to: &Queue,
-    ) -> Result<(), ImageError> {
-        let mut input = decoder(reader, &layer.digest)?;
-        let mut unpacked = 0;
-        loop {
-            let mut piece = self.buffer();
-            let filled = fill(&mut input, &mut piece).map_err(|e| damaged(&layer.digest, e))?;
-            unpacked += filled as u64;
-            let total = self.unpacked.fetch_add(filled as u64, Ordering::Relaxed) + filled as u64;
-            limit("the unpacked size of all layers", total, self.limits.unpacked.0)?;
-            if unpacked > self.limits.ratio_from.0 {
-                let ratio = unpacked / layer.compressed.0.max(1);
-                limit("the compression ratio of a layer", ratio, self.limits.ratio)?;
-            }
-            if filled == 0 {
-                break;
-            }
-            piece.truncate(filled);
-            if to.send(Ok(Piece::Data(piece))).is_err() {
-                return Ok(());
-            }
+/// Inflates one layer. A queue that is closed ends it too: its other end has an error to tell.
+fn inflate(
+    layer: &Layer,
+    reader: impl Read + Send + 'static,
+    limits: &Limits,
+    total: &mut u64,
+    to: &Queue,
+    recycled: &Receiver<Vec<u8>>,
+) -> Result<(), ImageError> {
+    let mut input = decoder(reader, &layer.digest)?;
+    let mut unpacked = 0;
+    loop {
+        let mut piece = recycled.try_recv().unwrap_or_default();
+        piece.resize(PIECE, 0);
+        let filled = fill(&mut input, &mut piece).map_err(|e| damaged(&layer.digest, e))?;
+        unpacked += filled as u64;
+        *total += filled as u64;
+        limit("the unpacked size of all layers", *total, limits.unpacked.0)?;
+        if unpacked > limits.ratio_from.0 {
+            limit("the compression ratio of a layer", unpacked / layer.compressed.0.max(1), limits.ratio)?;
         }
-        let _ = to.send(Ok(Piece::End));
-        Ok(())
+        if filled == 0 {
+            break;
+        }
+        piece.truncate(filled);
+        if to.send(Ok(Piece::Data(piece))).is_err() {
+            return Ok(());
+        }
     }
-
-    /// A buffer of [`PIECE`] bytes, that need not be zero.
-    fn buffer(&self) -> Vec<u8> {
-        let recycled = self.recycled.lock().unwrap_or_else(PoisonError::into_inner).try_recv();
-        let mut buffer = recycled.unwrap_or_default();
-        buffer.resize(PIECE, 0);
-        buffer
-    }
+    let _ = to.send(Ok(Piece::End));
+    Ok(())
 }
 
 /// Fills the buffer, but at the end.
@@ -223,8 +193,8 @@ fn damaged(layer: &Digest, error: io::Error) -> ImageError {
 }
 
 /// Checks that the archives are the ones that the configuration names.
-fn hash_all<B>(sources: &[Source<B>], from: Vec<Receiver<Result<Piece, ImageError>>>, to: &Queue) {
-    for (Source { layer, .. }, from) in newest_first(sources).zip(from) {
+fn hash_all<B>(sources: &[Source<B>], from: &Receiver<Result<Piece, ImageError>>, to: &Queue) {
+    for Source { layer, .. } in newest_first(sources) {
         let mut hasher = layer.diff_id.hasher();
         loop {
             let piece = match from.recv() {
