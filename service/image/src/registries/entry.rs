@@ -22,7 +22,7 @@ pub(super) struct File {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Registry {
-    /// `host[:port][/path]`; fits whole components. [`EVERY`] fits all, and is for signatures alone.
+    /// `host[:port][/path]`; fits whole components. `"*"` fits all, and is for signatures alone.
     pub prefix: String,
     /// `host[:port][/path]` each: asked first, in order, with the rest of the repository behind it.
     #[serde(default)]
