@@ -4,6 +4,7 @@
 use crate::{
     config::AccelChoice,
     error::Error,
+    fault::moment,
     ops::{
         create::{self, Create},
         lifecycle::{self, Stop},
@@ -12,7 +13,7 @@ use crate::{
     testing::{Bench, bench, bench_on},
 };
 use banger_host::{Host, Refusal, Verb};
-use banger_model::{StartStep, Uid, VmId, VmState};
+use banger_model::{Plan, Point, StartStep, Uid, VmId, VmState};
 use std::{fs::File, io::Write, os::unix::net::UnixListener, time::Duration};
 
 /// The verb that carries out a step, and the one that undoes it. Derived from the plan, so that a step that
@@ -37,7 +38,7 @@ async fn start(bench: &Bench, vm: VmId) -> Result<(), Error> {
 
 #[tokio::test]
 async fn a_step_that_fails_leaves_nothing_on_the_host() {
-    for step in StartStep::PLAN {
+    for step in StartStep::PLAN.iter().copied() {
         let Some((act, _)) = verbs(step) else { continue };
         let bench = bench().await;
         let vm = bench.add_vm("a", VmState::Created);
@@ -48,6 +49,21 @@ async fn a_step_that_fails_leaves_nothing_on_the_host() {
         assert_eq!(state(&bench, vm), VmState::Failed, "{step:?}");
         assert_eq!(bench.service.store.begun_steps(vm).unwrap(), [], "{step:?}");
     }
+}
+
+#[tokio::test]
+async fn a_start_that_fails_passes_every_moment_of_its_plan_and_of_its_undoing() {
+    let bench = bench().await;
+    let vm = bench.add_vm("a", VmState::Created);
+    let (told, heard) = std::sync::mpsc::channel();
+    moment::set(Some(Box::new(move |point, of| {
+        told.send((point, of)).unwrap();
+        false
+    })));
+    start(&bench, vm).await.unwrap_err();
+    moment::set(None);
+    let expected = Point::of(Plan::Start).chain(Point::of(Plan::Rollback)).map(|point| (point, Some(vm)));
+    assert_eq!(heard.try_iter().collect::<Vec<_>>(), expected.collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -83,14 +99,14 @@ async fn without_kvm_a_guest_is_emulated_and_other_failures_are_not_blamed_on_it
 
 #[tokio::test]
 async fn an_undo_that_fails_is_told_beside_the_cause_and_made_up_for_later() {
-    for step in StartStep::PLAN {
+    for step in StartStep::PLAN.iter().copied() {
         let Some((_, undo)) = verbs(step) else { continue };
         let bench = bench().await;
         let vm = bench.add_vm("a", VmState::Created);
         bench.host.fail_next(undo, Refusal::Rollback, "it stays");
         let error = start(&bench, vm).await.unwrap_err();
         let Error::Rollback { also, .. } = &error else { panic!("{step:?}: {error}") };
-        assert!(also.contains("it stays") && also.contains(step.as_str()), "{step:?}: {also}");
+        assert!(also.contains("it stays") && also.contains(step.undo().unwrap()), "{step:?}: {also}");
         // The other steps were undone all the same, and this one is still in the journal. What a process that
         // could not be ended holds stays with it.
         let left = bench.service.store.begun_steps(vm).unwrap();

@@ -9,6 +9,7 @@ mod config;
 mod console;
 mod disk;
 mod error;
+mod fault;
 #[cfg(test)]
 mod faults;
 mod gate;

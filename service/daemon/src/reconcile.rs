@@ -3,14 +3,15 @@
 
 use crate::{
     error::Error,
+    fault,
     machines::Live,
     monitor,
-    ops::{lifecycle, start},
+    ops::{lifecycle, start, steps::take_down},
     service::Service,
     store::VmRow,
 };
 use banger_host::VmStatus;
-use banger_model::{VmEvent, VmState};
+use banger_model::{Plan, RecoverStep, VmEvent, VmId, VmState};
 use std::{collections::HashSet, path::Path, sync::Arc};
 
 /// Brings everything to a true state. Afterwards every object can be shown.
@@ -29,7 +30,17 @@ pub async fn reconcile(service: &Arc<Service>) -> Result<(), Error> {
     sweep(&state.join("kernels"), &kernels)?;
     machines(service).await?;
     let vms = service.store.vms()?.iter().map(|vm| vm.id.to_string()).collect();
-    sweep(&service.vms(), &vms)
+    moment(service, None, RecoverStep::Sweep, async { sweep(&service.vms(), &vms) }).await
+}
+
+/// One step of the recovery.
+async fn moment<T>(
+    service: &Service,
+    vm: Option<VmId>,
+    step: RecoverStep,
+    act: impl Future<Output = T>,
+) -> T {
+    fault::step(service, vm, Plan::Recover, step.word(), act).await
 }
 
 /// Removes every folder that no row names: what was staged, or being removed, when the service ended.
@@ -57,7 +68,8 @@ async fn machines(service: &Arc<Service>) -> Result<(), Error> {
     for status in &on_host {
         if !vms.iter().any(|vm| vm.id == status.vm) {
             tracing::warn!(vm = %status.vm, "ending a VM that nobody knows");
-            service.host.stop_vm(status.vm).await?;
+            let end = service.host.stop_vm(status.vm);
+            moment(service, Some(status.vm), RecoverStep::EndUnknown, end).await?;
         }
     }
     for vm in vms {
@@ -98,21 +110,20 @@ async fn settle(service: &Arc<Service>, vm: &VmRow, status: Option<&VmStatus>) -
     // A removal that could not be written down, because the disk was full, begins with the VM's disk.
     let whole = vm.has_disk && service.disk(vm.id).exists();
     match verdict(vm, whole, lives) {
-        Verdict::Adopt => adopt(service, vm, status).await,
-        Verdict::Leave => lifecycle::take_down(service, vm.id).await,
+        Verdict::Adopt => moment(service, Some(vm.id), RecoverStep::Adopt, adopt(service, vm, status)).await,
+        Verdict::Leave => take_down(service, vm.id, Plan::Recover).await,
         Verdict::Remove => {
-            lifecycle::take_down(service, vm.id).await?;
             service.store.set_vm_state(vm.id, VmState::Deleting, "")?;
-            lifecycle::remove(service, vm.id).await
+            lifecycle::remove(service, vm.id, Plan::Recover).await
         }
         Verdict::End => {
             let (how, why) = match vm.state {
                 VmState::Starting => (VmEvent::Fail, "banger ended while the VM started: start it again"),
                 _ => (VmEvent::Stopped, ""),
             };
-            lifecycle::ended(service, vm.id, how, why).await?;
+            lifecycle::ended(service, vm.id, Plan::Recover, how, why).await?;
             match vm.spec.remove {
-                true => lifecycle::remove(service, vm.id).await,
+                true => lifecycle::remove(service, vm.id, Plan::Recover).await,
                 false => Ok(()),
             }
         }
@@ -152,7 +163,7 @@ async fn agree(service: &Arc<Service>, vm: &VmRow) {
 mod tests {
     use super::*;
     use crate::store::VmSpec;
-    use banger_model::{Bytes, Cpus, ImageId, MachineSize, Slot, Uid, VmId};
+    use banger_model::{Bytes, Cpus, ImageId, MachineSize, Slot, Uid};
 
     fn vm(state: VmState) -> VmRow {
         let size = MachineSize { cpus: Cpus(1), memory: Bytes::mib(512), disk: Bytes::gib(1) };

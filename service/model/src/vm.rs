@@ -1,4 +1,4 @@
-//! A VM's life: its states, what may happen in each, and the steps of a start with their undo.
+//! A VM's life: its states, and what may happen in each.
 
 use crate::error::ModelError;
 use serde::{Deserialize, Serialize};
@@ -120,36 +120,6 @@ impl fmt::Display for VmEvent {
             VmEvent::Fail => "fail",
             VmEvent::Delete => "be deleted",
         })
-    }
-}
-
-/// A step of starting a VM, in order. Each has one undo, and undoing what was never done is no error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StartStep {
-    /// A loop device over the VM's disk. Undo: detach it.
-    AttachDisk,
-    /// The VM's TAP with the host's address. Undo: remove it.
-    MakeTap,
-    /// The VMM's process. Undo: end it.
-    StartVmm,
-    /// Waiting for the guest's agent. Nothing to undo.
-    AwaitGuest,
-}
-
-impl StartStep {
-    /// The plan of a start, in order. A stop undoes it in reverse.
-    pub const PLAN: [StartStep; 4] =
-        [StartStep::AttachDisk, StartStep::MakeTap, StartStep::StartVmm, StartStep::AwaitGuest];
-
-    /// The word for it in the journal and in progress.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            StartStep::AttachDisk => "attach-disk",
-            StartStep::MakeTap => "make-tap",
-            StartStep::StartVmm => "start-vmm",
-            StartStep::AwaitGuest => "await-guest",
-        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
 };
 use banger_dbus::{Dict, Error, Options, names};
 use banger_image::{Login, Platform};
-use banger_model::{Bytes, ImageName, JobKind, KernelName, Uid, VmName};
+use banger_model::{Bytes, ImageName, JobKind, KernelName, Plan, Uid, VmName};
 use banger_polkit::{Details, Operation};
 use std::{sync::Arc, time::Duration};
 use zbus::{OwnedObjectPath, message::Header, object_server::SignalEmitter};
@@ -432,7 +432,7 @@ impl ManagerObject {
         match begun {
             Ok(job) => Ok((names::path_of(id), job.path())),
             Err(error) => {
-                crate::ops::lifecycle::remove(&self.service, id).await?;
+                crate::ops::lifecycle::remove(&self.service, id, Plan::Delete).await?;
                 Err(error.into())
             }
         }

@@ -16,7 +16,7 @@ use banger_agent::ExecRequest;
 use banger_dbus::{Dict, DictWriter, names};
 use banger_guest::{Init, Mac, Network, Process, Settings};
 use banger_image::RunConfig;
-use banger_model::{Phase, Slot, Uid, VmId, VmName, VmState};
+use banger_model::{Phase, Plan, Slot, Uid, VmId, VmName, VmState};
 use std::sync::Arc;
 
 /// A VM to make.
@@ -154,7 +154,7 @@ pub async fn create(service: Arc<Service>, vm: VmRow, start: bool, job: Arc<Job>
         if !started || vm.spec.remove || matches!(error, Error::Cancelled) {
             let machine = service.machines.of(vm.id);
             let _turn = machine.turn.lock().await;
-            if let Err(also) = lifecycle::remove(&service, vm.id).await {
+            if let Err(also) = lifecycle::remove(&service, vm.id, Plan::Delete).await {
                 return Err(Error::Rollback { cause: error.to_string(), also: also.to_string() });
             }
         }

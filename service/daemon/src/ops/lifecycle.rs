@@ -1,8 +1,8 @@
 //! A VM's changes of state: start, stop, restart, kill, delete. One operation at a time holds a VM's turn.
 
-use super::start;
-use crate::{error::Error, jobs::Job, machines::Live, monitor, service::Service, store::VmRow};
-use banger_model::{Phase, StartStep, VmEvent, VmId, VmState};
+use super::{start, steps::take_down};
+use crate::{error::Error, fault, jobs::Job, machines::Live, monitor, service::Service, store::VmRow};
+use banger_model::{DeleteStep, Phase, Plan, StopStep, VmEvent, VmId, VmState};
 use std::{sync::Arc, time::Duration};
 
 /// Starts a VM and waits for its guest. The second of two starts finds it running, which is no error.
@@ -17,7 +17,7 @@ pub async fn start(service: &Arc<Service>, id: VmId, job: &Job) -> Result<(), Er
         return Ok(());
     }
     // What an earlier undo could not remove is in the way of a new start.
-    take_down(service, id).await?;
+    take_down(service, id, Plan::Rollback).await?;
     enter(service, &vm, VmEvent::Start, "").await?;
     let cancel = job.cancel.child_token();
     machine.set_start(&cancel);
@@ -36,12 +36,11 @@ pub async fn start(service: &Arc<Service>, id: VmId, job: &Job) -> Result<(), Er
             Ok(())
         }
         Err(error) => {
-            let error = match take_down(service, id).await {
+            let error = match take_down(service, id, Plan::Rollback).await {
                 Ok(()) => error,
                 Err(also) => Error::Rollback { cause: error.to_string(), also: also.to_string() },
             };
-            service.store.set_vm_state(id, VmState::Starting.after(VmEvent::Fail)?, &error.to_string())?;
-            service.vm_changed(id).await;
+            settle(service, id, Plan::Rollback, VmEvent::Fail, &error.to_string()).await?;
             Err(error)
         }
     }
@@ -74,15 +73,17 @@ pub async fn stop(service: &Arc<Service>, id: VmId, how: Stop, job: &Job) -> Res
         && (how.force || !vm.error.is_empty() || monitor::resume(service, id).await.is_err());
     enter(service, &vm, VmEvent::Stop, "").await?;
     job.phase(Phase::Stopping);
-    if let Some(live) = machine.live() {
+    let ask = async {
+        let Some(live) = machine.live() else { return };
         live.ending.cancel();
         if !how.force && !asleep {
             shut_down(&live, how.patience).await;
         }
-    }
-    ended(service, id, VmEvent::Stopped, "").await?;
+    };
+    fault::step(service, Some(id), Plan::Stop, StopStep::AskGuest.word(), ask).await;
+    ended(service, id, Plan::Stop, VmEvent::Stopped, "").await?;
     match vm.spec.remove {
-        true => remove(service, id).await,
+        true => remove(service, id, Plan::Delete).await,
         false => Ok(()),
     }
 }
@@ -119,16 +120,38 @@ pub async fn delete(service: &Arc<Service>, id: VmId, force: bool, job: &Job) ->
         if let Some(live) = machine.live() {
             live.ending.cancel();
         }
-        ended(service, id, VmEvent::Stopped, "").await?;
+        ended(service, id, Plan::Stop, VmEvent::Stopped, "").await?;
     }
-    remove(service, id).await
+    remove(service, id, Plan::Delete).await
 }
 
-/// Removes a VM that has no process. The caller holds its turn.
+/// Removes a VM that has no process. The caller holds its turn. `plan` is the one of which this is a part.
 ///
 /// # Errors
 /// [`Error::Model`] when it may have one, or what could not be removed.
-pub async fn remove(service: &Arc<Service>, id: VmId) -> Result<(), Error> {
+pub async fn remove(service: &Arc<Service>, id: VmId, plan: Plan) -> Result<(), Error> {
+    for step in DeleteStep::PLAN.iter().copied() {
+        let removed = async {
+            match step {
+                DeleteStep::Mark => mark(service, id).await,
+                // Its journal goes with its row: nothing that the journal names may be left on the host by then.
+                DeleteStep::UndoStart => Ok(()),
+                DeleteStep::RemoveFolder => remove_folder(service, id).await,
+                DeleteStep::RemoveRow => Ok(service.store.remove_vm(id)?),
+            }
+        };
+        match step {
+            DeleteStep::UndoStart => take_down(service, id, plan).await?,
+            _ => fault::step(service, Some(id), plan, step.word(), removed).await?,
+        }
+    }
+    service.machines.forget(id);
+    service.hide_vm(id).await;
+    Ok(())
+}
+
+/// Writes down that a VM is going.
+async fn mark(service: &Service, id: VmId) -> Result<(), Error> {
     let vm = service.vm(id)?;
     // A half-made one may be deleting already, when the service was killed in the middle.
     if vm.state != VmState::Deleting {
@@ -138,56 +161,39 @@ pub async fn remove(service: &Arc<Service>, id: VmId) -> Result<(), Error> {
             tracing::warn!(vm = %id, %error, "the beginning of a removal was not written down");
         }
     }
-    // Its journal goes with its row: nothing that the journal names may be left on the host by then.
-    take_down(service, id).await?;
-    let folder = service.vm_folder(id);
-    match tokio::fs::remove_dir_all(&folder).await {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Error::disk(&folder, error));
-        }
-        _ => {}
-    }
-    service.store.remove_vm(id)?;
-    service.machines.forget(id);
-    service.hide_vm(id).await;
     Ok(())
 }
 
-/// Undoes every step of a start that the journal names, last first; goes on past an error and reports all.
-///
-/// # Errors
-/// [`Error::Leftovers`] lists what could not be undone.
-pub async fn take_down(service: &Arc<Service>, id: VmId) -> Result<(), Error> {
-    let mut left = Vec::new();
-    for step in service.store.begun_steps(id)?.into_iter().rev() {
-        let undone = match step {
-            StartStep::AwaitGuest => Ok(()),
-            StartStep::StartVmm => service.host.stop_vm(id).await,
-            StartStep::MakeTap => service.host.remove_tap(id).await,
-            StartStep::AttachDisk => service.host.detach_loop(id).await,
-        };
-        match undone {
-            Ok(()) => service.store.end_step(id, step)?,
-            Err(error) => left.push(format!("{}: {error}", step.as_str())),
-        }
-    }
-    match left.is_empty() {
-        true => Ok(()),
-        false => Err(Error::Leftovers { left }),
+async fn remove_folder(service: &Service, id: VmId) -> Result<(), Error> {
+    let folder = service.vm_folder(id);
+    match tokio::fs::remove_dir_all(&folder).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::disk(&folder, error)),
+        _ => Ok(()),
     }
 }
 
-/// Takes away what a VM had while it ran, and writes down how it ended. The caller holds its turn.
-pub(crate) async fn ended(service: &Arc<Service>, id: VmId, how: VmEvent, why: &str) -> Result<(), Error> {
-    let result = take_down(service, id).await;
+/// Takes away what a VM had while it ran, and writes down how it ended. The caller holds its turn. `plan` is the
+/// one of which this is a part.
+pub(crate) async fn ended(
+    service: &Arc<Service>,
+    id: VmId,
+    plan: Plan,
+    how: VmEvent,
+    why: &str,
+) -> Result<(), Error> {
+    let result = take_down(service, id, plan).await;
     service.machines.of(id).set_live(None);
-    let vm = service.vm(id)?;
-    let (event, why) = match &result {
-        Ok(()) => (how, why.to_owned()),
-        Err(error) => (VmEvent::Fail, error.to_string()),
-    };
-    enter(service, &vm, event, &why).await?;
+    match &result {
+        Ok(()) => settle(service, id, plan, how, why).await?,
+        Err(error) => settle(service, id, plan, VmEvent::Fail, &error.to_string()).await?,
+    }
     result
+}
+
+/// Writes down how a VM ended.
+async fn settle(service: &Service, id: VmId, plan: Plan, how: VmEvent, why: &str) -> Result<(), Error> {
+    let written = async { enter(service, &service.vm(id)?, how, why).await };
+    fault::step(service, Some(id), plan, StopStep::Settle.word(), written).await
 }
 
 /// Writes down and tells what happened to a VM, and why. The caller holds its turn.
@@ -227,9 +233,9 @@ async fn gone(service: &Arc<Service>, id: VmId) -> Result<(), Error> {
         Some(why) => (VmEvent::Fail, why.clone()),
     };
     tracing::info!(vm = %id, name = %vm.name, why, "the VM ended by itself");
-    ended(service, id, how, &why).await?;
+    ended(service, id, Plan::Stop, how, &why).await?;
     match vm.spec.remove {
-        true => remove(service, id).await,
+        true => remove(service, id, Plan::Delete).await,
         false => Ok(()),
     }
 }

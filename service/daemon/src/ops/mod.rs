@@ -16,4 +16,5 @@ pub mod publish;
 pub mod pull;
 pub mod register;
 pub mod start;
+pub mod steps;
 pub mod usage;

@@ -1,13 +1,11 @@
-//! Bringing a VM up: the steps of the plan, each journalled before it acts, and the choice of what runs it.
+//! Bringing a VM up: the choice of what runs it, and the first words with its guest.
 
-use super::create;
-use crate::{
-    console::Console, error::Error, jobs::Job, kernels::Boot, machines::Live, service::Service, store::VmRow,
-};
+use super::steps::{self, Attempt};
+use crate::{console::Console, error::Error, jobs::Job, machines::Live, service::Service, store::VmRow};
 use banger_agent::Agent;
-use banger_host::{HostError, Refusal, StartVm, Verb, VmmKind};
-use banger_model::{Accel, Phase, StartStep, VmId};
-use std::{fs::OpenOptions, sync::Arc, time::Duration};
+use banger_host::{HostError, Refusal, Verb};
+use banger_model::{Accel, Phase, Plan, VmId};
+use std::{sync::Arc, time::Duration};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +34,8 @@ pub async fn bring_up(
             true => service.config.timeouts.first_kvm_boot,
             false => service.config.timeouts.boot,
         });
-        match attempt(service, vm, &boot, (accel, bound), job, cancel).await {
+        let attempt = Attempt { boot: &boot, accel, bound, job, cancel, pid: 0, live: None };
+        match steps::carry_out(service, vm, attempt).await {
             Ok(live) => {
                 match (accel, kvm_failed) {
                     (Accel::Kvm, _) => service.store.remember(KVM, &format!("works {}", boot_id()))?,
@@ -48,7 +47,7 @@ pub async fn bring_up(
             }
             Err(error) if trial && may_be_kvms(&error) => {
                 tracing::warn!(vm = %vm.id, %error, "KVM does not run guests on this host: emulating, which is slow");
-                super::lifecycle::take_down(service, vm.id).await?;
+                steps::take_down(service, vm.id, Plan::Rollback).await?;
                 kvm_failed = true;
             }
             Err(error) => return Err(error),
@@ -91,41 +90,16 @@ fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-async fn attempt(
+/// Connects to a VM's console and waits until its guest is ready.
+///
+/// # Errors
+/// That its process ended, its guest was silent for `bound`, or the start was cancelled.
+pub async fn first_answer(
     service: &Arc<Service>,
     vm: &VmRow,
-    boot: &Boot,
-    (accel, bound): (Accel, Duration),
-    job: &Job,
+    bound: Duration,
     cancel: &CancellationToken,
-) -> Result<Arc<Live>, Error> {
-    let stop = || if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) };
-    job.phase(Phase::Starting);
-    job.total(StartStep::PLAN.len() as u64);
-
-    service.store.begin_step(vm.id, StartStep::AttachDisk)?;
-    let path = service.disk(vm.id);
-    let disk = OpenOptions::new().read(true).write(true).open(&path).map_err(|e| Error::disk(&path, e))?;
-    service.host.attach_loop(vm.id, vm.slot, true, disk.into()).await?;
-    job.advance(1);
-
-    stop()?;
-    service.store.begin_step(vm.id, StartStep::MakeTap)?;
-    service.host.make_tap(vm.id, vm.slot).await?;
-    job.advance(2);
-
-    stop()?;
-    service.store.begin_step(vm.id, StartStep::StartVmm)?;
-    let image = service.image(vm.image)?;
-    let settings = create::settings(&image.config, &vm.spec, Some(&vm.name), Some(vm.slot))?;
-    let (kernel, initrd) = boot.sealed(&settings)?;
-    let start =
-        StartVm { vm: vm.id, slot: vm.slot, size: vm.spec.size, accel, vmm: VmmKind::Qemu, kernel, initrd };
-    let pid = service.host.start_vm(start).await?;
-    job.advance(3);
-
-    service.store.begin_step(vm.id, StartStep::AwaitGuest)?;
-    job.phase(Phase::Booting);
+) -> Result<(Arc<Console>, Agent), Error> {
     let Ok(console) = connect_console(service, vm.id).await else {
         return Err(ended_early(service, vm, String::new()).await);
     };
@@ -138,7 +112,7 @@ async fn attempt(
             Err(Error::GuestSilent { name: vm.name.to_string(), seconds: bound.as_secs(), console: console.tail() })
         }
     }?;
-    Ok(Live::new(pid, console, Some(agent)))
+    Ok((console, agent))
 }
 
 async fn ended_early(service: &Service, vm: &VmRow, console: String) -> Error {

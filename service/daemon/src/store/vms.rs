@@ -175,12 +175,18 @@ impl Store {
         self.with(|c| deleted(c.execute("DELETE FROM vms WHERE id = ?1", [id.to_string()])))
     }
 
-    /// Journals a step, before it acts.
+    /// Journals the steps of a start that leave something to undo, before the first of them acts.
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn begin_step(&self, vm: VmId, step: StartStep) -> Result<(), StoreError> {
-        self.update("INSERT OR REPLACE INTO steps VALUES (?1, ?2)", params![vm.to_string(), step.as_str()])
+    pub fn begin_steps(&self, vm: VmId) -> Result<(), StoreError> {
+        self.transaction(|c| {
+            let mut insert = c.prepare_cached("INSERT OR REPLACE INTO steps VALUES (?1, ?2)")?;
+            for step in StartStep::PLAN.iter().filter(|step| step.undo().is_some()) {
+                insert.execute(params![vm.to_string(), step.word()])?;
+            }
+            Ok(())
+        })
     }
 
     /// Takes a step out of the journal, after its undo.
@@ -188,7 +194,7 @@ impl Store {
     /// # Errors
     /// What SQLite says.
     pub fn end_step(&self, vm: VmId, step: StartStep) -> Result<(), StoreError> {
-        self.update("DELETE FROM steps WHERE vm = ?1 AND step = ?2", params![vm.to_string(), step.as_str()])
+        self.update("DELETE FROM steps WHERE vm = ?1 AND step = ?2", params![vm.to_string(), step.word()])
     }
 
     /// The steps that were begun and not undone, in the plan's order.
@@ -200,7 +206,7 @@ impl Store {
             let mut statement = c.prepare("SELECT step FROM steps WHERE vm = ?1")?;
             Ok(statement.query_map([vm.to_string()], |r| r.get(0))?.collect::<Result<_, _>>()?)
         })?;
-        Ok(StartStep::PLAN.into_iter().filter(|step| names.iter().any(|n| n == step.as_str())).collect())
+        Ok(StartStep::PLAN.iter().copied().filter(|step| names.iter().any(|n| n == step.word())).collect())
     }
 
     fn update(&self, statement: &str, values: impl rusqlite::Params + Copy) -> Result<(), StoreError> {

@@ -1,0 +1,127 @@
+//! The steps of a start: the one place that says what carries each out, and what undoes it.
+
+use super::{create, start::first_answer};
+use crate::{error::Error, fault, jobs::Job, kernels::Boot, machines::Live, service::Service, store::VmRow};
+use banger_host::{StartVm, VmmKind};
+use banger_model::{Accel, Phase, Plan, StartStep, VmId};
+use std::{fs::OpenOptions, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// What the steps of one attempt to start a VM work with, and what they come to.
+pub struct Attempt<'a> {
+    /// The kernel.
+    pub boot: &'a Boot,
+    /// What runs the guest's instructions.
+    pub accel: Accel,
+    /// How long the guest may take to answer.
+    pub bound: Duration,
+    /// What is told how far it is.
+    pub job: &'a Job,
+    /// What ends it early.
+    pub cancel: &'a CancellationToken,
+    /// The VMM's process, once it is there.
+    pub pid: u32,
+    /// The VM, once its guest has answered.
+    pub live: Option<Arc<Live>>,
+}
+
+/// Carries out one step.
+///
+/// # Errors
+/// Why it did not succeed. Undoing it then is right, and so is undoing it when it was never tried.
+async fn act(
+    service: &Arc<Service>,
+    vm: &VmRow,
+    step: StartStep,
+    attempt: &mut Attempt<'_>,
+) -> Result<(), Error> {
+    match step {
+        StartStep::AttachDisk => {
+            let path = service.disk(vm.id);
+            let disk = OpenOptions::new().read(true).write(true).open(&path);
+            let disk = disk.map_err(|error| Error::disk(&path, error))?;
+            Ok(service.host.attach_loop(vm.id, vm.slot, true, disk.into()).await?)
+        }
+        StartStep::MakeTap => Ok(service.host.make_tap(vm.id, vm.slot).await?),
+        StartStep::StartVmm => {
+            let image = service.image(vm.image)?;
+            let settings = create::settings(&image.config, &vm.spec, Some(&vm.name), Some(vm.slot))?;
+            let (kernel, initrd) = attempt.boot.sealed(&settings)?;
+            let start = StartVm {
+                vm: vm.id,
+                slot: vm.slot,
+                size: vm.spec.size,
+                accel: attempt.accel,
+                vmm: VmmKind::Qemu,
+                kernel,
+                initrd,
+            };
+            attempt.pid = service.host.start_vm(start).await?;
+            Ok(())
+        }
+        StartStep::AwaitGuest => {
+            attempt.job.phase(Phase::Booting);
+            let (console, agent) = first_answer(service, vm, attempt.bound, attempt.cancel).await?;
+            attempt.live = Some(Live::new(attempt.pid, console, Some(agent)));
+            Ok(())
+        }
+    }
+}
+
+/// Undoes one step, whether or not it was done.
+///
+/// # Errors
+/// What could not be undone.
+async fn undo(service: &Service, vm: VmId, step: StartStep) -> Result<(), Error> {
+    match step {
+        StartStep::AttachDisk => Ok(service.host.detach_loop(vm).await?),
+        StartStep::MakeTap => Ok(service.host.remove_tap(vm).await?),
+        StartStep::StartVmm => Ok(service.host.stop_vm(vm).await?),
+        StartStep::AwaitGuest => Ok(()),
+    }
+}
+
+/// Carries out the plan of a start. On failure the journal tells what there is to undo.
+///
+/// # Errors
+/// Why a step did not succeed, or [`Error::Cancelled`].
+pub async fn carry_out(
+    service: &Arc<Service>,
+    vm: &VmRow,
+    mut attempt: Attempt<'_>,
+) -> Result<Arc<Live>, Error> {
+    let (job, cancel) = (attempt.job, attempt.cancel);
+    job.phase(Phase::Starting);
+    job.total(StartStep::PLAN.len() as u64);
+    // All of them at once and before the first acts: undoing what was never done is no error.
+    service.store.begin_steps(vm.id)?;
+    for (done, step) in (0..).zip(StartStep::PLAN.iter().copied()) {
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        job.advance(done);
+        let acted = act(service, vm, step, &mut attempt);
+        fault::step(service, Some(vm.id), Plan::Start, step.word(), acted).await?;
+    }
+    attempt.live.ok_or_else(|| Error::Internal("a start that awaited no guest".into()))
+}
+
+/// Undoes every step of a start that the journal names, last first; goes on past an error and reports all.
+/// `plan` is the one of which this is a part.
+///
+/// # Errors
+/// [`Error::Leftovers`] lists what could not be undone.
+pub async fn take_down(service: &Service, vm: VmId, plan: Plan) -> Result<(), Error> {
+    let mut left = Vec::new();
+    for step in service.store.begun_steps(vm)?.into_iter().rev() {
+        let word = step.undo().unwrap_or(step.word());
+        match fault::step(service, Some(vm), plan, word, undo(service, vm, step)).await {
+            Ok(()) => service.store.end_step(vm, step)?,
+            Err(error) => left.push(format!("{word}: {error}")),
+        }
+    }
+    match left.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Leftovers { left }),
+    }
+}
