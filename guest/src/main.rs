@@ -7,7 +7,9 @@
 
 mod agent;
 mod boot;
+mod connect;
 mod ioctl;
+mod main_process;
 mod pid1;
 mod power;
 mod session;
@@ -31,9 +33,13 @@ fn main() -> ExitCode {
         // The kernel passes on whatever of its command line it does not know.
         (1, _) => boot::run(),
         (_, ["agent"]) => agent::run(),
-        (_, ["agent", "--stdin"]) => agent::run_on_stdin(),
+        (_, ["agent", "--stdin"]) => agent::run_on_stdin(None),
+        (_, ["agent", "--stdin", main]) => agent::run_on_stdin(Some(main)),
+        (_, ["connect", port]) => connect::run(port),
         _ => {
-            eprintln!("usage: banger-guest agent [--stdin]\nIn a guest, the kernel starts it as /init.");
+            eprintln!(
+                "usage: banger-guest agent [--stdin [MAIN]] | connect PORT\nIn a guest, the kernel starts it as /init."
+            );
             return ExitCode::from(2);
         }
     };

@@ -2,7 +2,9 @@
 //! reaps what is left behind, and powers off.
 
 use crate::{
-    SELF, SETTINGS, ioctl, power,
+    SELF, SETTINGS, ioctl,
+    main_process::{MainFile, MainProcess},
+    power,
     spawn::{Program, Stdio},
     users,
 };
@@ -32,10 +34,18 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How often it is looked whether all of them have ended.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How long the host may take to learn how the main process ended, before the guest powers off.
+const TELLING: Duration = Duration::from_secs(2);
+
 struct Init {
     signals: SignalFd,
     agent: Option<Pid>,
     main: Option<Pid>,
+    file: MainFile,
+    /// Whether the guest lasts only as long as its main process.
+    ends_with_main: bool,
+    /// Whether that has ended.
+    over: bool,
 }
 
 /// Runs until the guest is powered off. `agent` is the number of the agent's process, which already runs.
@@ -48,14 +58,22 @@ pub fn run(agent: &str) -> io::Result<()> {
     // Ctrl-Alt-Del shall be SIGINT rather than a reset.
     let _ = set_cad_enabled(false);
     let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-    let mut init = Init { signals, agent: agent.parse().ok().map(Pid::from_raw), main: None };
+    let mut init = Init {
+        signals,
+        agent: agent.parse().ok().map(Pid::from_raw),
+        main: None,
+        file: MainFile::of_guest(),
+        ends_with_main: false,
+        over: false,
+    };
     init.start_main();
-    loop {
+    while !(init.over && init.ends_with_main) {
         match init.next_signal(None)? {
             Some(signal) if off.contains(&signal) => break,
             _ => init.reap(true),
         }
     }
+    init.tell_the_host();
     init.end_everybody();
     power::off()
 }
@@ -70,7 +88,9 @@ pub fn start_agent() -> io::Result<Pid> {
 impl Init {
     fn start_main(&mut self) {
         let settings = fs::read(SETTINGS).ok().and_then(|text| Settings::from_json(&text).ok());
-        let Some(main) = settings.and_then(|settings| settings.main) else { return };
+        let Some(settings) = settings else { return };
+        self.ends_with_main = settings.ends_with_main;
+        let Some(main) = settings.main else { return };
         let program = main.argv.first().cloned().unwrap_or_default();
         let spec = ExecSpec {
             argv: main.argv,
@@ -81,8 +101,45 @@ impl Init {
             stdin: false,
         };
         match start(&spec) {
-            Ok(pid) => self.main = Some(pid),
-            Err(failure) => eprintln!("banger-guest: main process {program:?} does not start: {failure:?}"),
+            Ok(pid) => {
+                self.main = Some(pid);
+                self.note(&MainProcess { pid: Some(pid.as_raw()), ended: None });
+            }
+            Err(failure) => {
+                eprintln!("banger-guest: main process {program:?} does not start: {failure:?}");
+                // What a shell and podman say of it.
+                let code = match failure {
+                    ExecFailure::NotFound => 127,
+                    ExecFailure::NotExecutable(_) => 126,
+                    _ => 125,
+                };
+                self.main_ended(ExitStatus::Code(code));
+            }
+        }
+    }
+
+    fn main_ended(&mut self, status: ExitStatus) {
+        self.main = None;
+        self.over = true;
+        self.note(&MainProcess { pid: None, ended: Some(status) });
+    }
+
+    /// Writes it down for the agent, and wakes that up.
+    fn note(&self, main: &MainProcess) {
+        if let Err(error) = self.file.write(main) {
+            eprintln!("banger-guest: how the main process is cannot be written down: {error}");
+        }
+        if let Some(agent) = self.agent {
+            let _ = ioctl::kill(agent.as_raw(), libc::SIGCHLD);
+        }
+    }
+
+    /// Waits until the host knows how the main process ended, where that ends the guest.
+    fn tell_the_host(&mut self) {
+        let deadline = Instant::now() + TELLING;
+        while self.over && self.ends_with_main && !self.file.is_told() && Instant::now() < deadline {
+            let _ = self.next_signal(Some(LOOK));
+            self.reap(true);
         }
     }
 
@@ -103,7 +160,7 @@ impl Init {
     fn reap(&mut self, keep_agent: bool) {
         while let Ok(Some((pid, status))) = ioctl::reap() {
             if Some(pid) == self.main {
-                self.main = None;
+                self.main_ended(status);
                 match status {
                     ExitStatus::Code(code) => eprintln!("banger-guest: main process exited with code {code}"),
                     ExitStatus::Signal(number) => {

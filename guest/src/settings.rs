@@ -24,6 +24,9 @@ pub struct Settings {
     /// The process that PID 1 runs when it is ours. An image's own init decides itself what to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub main: Option<Process>,
+    /// Whether the guest powers off when that process ends.
+    #[serde(default)]
+    pub ends_with_main: bool,
 }
 
 /// The root disk.
@@ -128,6 +131,7 @@ impl Settings {
             hosts: Vec::new(),
             init: Init::Auto,
             main: None,
+            ends_with_main: false,
         }
     }
 

@@ -64,7 +64,8 @@ impl Outbox {
         *self = Self::default();
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether the host has been sent everything.
+    pub fn is_empty(&self) -> bool {
         self.bytes.len() == self.sent
     }
 }

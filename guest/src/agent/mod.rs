@@ -4,13 +4,14 @@
 //! bounded and nothing that blocks, one slow command never holds up another.
 
 mod command;
+mod figures;
 mod link;
 mod power;
 mod session;
 mod stream;
 mod transport;
 
-use crate::{boot::Report, ioctl, spawn, uevent};
+use crate::{boot::Report, ioctl, main_process::MainFile, spawn, uevent};
 use command::Command;
 use link::{Incoming, Link};
 use nix::{
@@ -46,14 +47,16 @@ pub fn run() -> io::Result<()> {
     let port =
         port.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no port for the agent"))?;
     report.phase("agent");
-    Agent::new(port, report.into_info(), Box::new(Guest))?.serve()
+    Agent::new(port, report.into_info(), Box::new(Guest), MainFile::of_guest())?.serve()
 }
 
-/// Serves one host on the socket that is standard input, as an ordinary process: a shutdown ends the process.
-pub fn run_on_stdin() -> io::Result<()> {
+/// Serves one host on the socket that is standard input, as an ordinary process: a shutdown ends the process. What is
+/// known of a main process is in the file `main`.
+pub fn run_on_stdin(main: Option<&str>) -> io::Result<()> {
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     socket.set_nonblocking(true)?;
-    Agent::new(socket, Report::default().into_info(), Box::new(Process))?.serve()
+    let main = MainFile::at(main.unwrap_or("/nonexistent"));
+    Agent::new(socket, Report::default().into_info(), Box::new(Process), main)?.serve()
 }
 
 struct Agent<T> {
@@ -79,7 +82,7 @@ enum Ready {
 }
 
 impl<T: Transport> Agent<T> {
-    fn new(transport: T, info: GuestInfo, power: Box<dyn Power>) -> io::Result<Self> {
+    fn new(transport: T, info: GuestInfo, power: Box<dyn Power>, main: MainFile) -> io::Result<Self> {
         // SIGTERM is what an init sends to everybody at shutdown. The agent stays to the end.
         let blocked =
             [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE];
@@ -91,7 +94,7 @@ impl<T: Transport> Agent<T> {
         link.outbox.push(Kind::Lost, StreamId(0), &[]);
         Ok(Self {
             link,
-            session: Session::new(info),
+            session: Session::new(info, main),
             signals: SignalFd::with_flags(&ioctl::signal_set(&[libc::SIGCHLD]), flags)?,
             power,
             scratch: Box::new([0; MOST_PAYLOAD]),
@@ -109,6 +112,9 @@ impl<T: Transport> Agent<T> {
             self.receive()?;
             self.progress();
             self.link.write()?;
+            if self.link.outbox.is_empty() {
+                self.session.all_told();
+            }
             // Last, for it may be the end: then the host has been told.
             if let Some(halting) = &mut self.session.halting {
                 halting.step(Instant::now(), &mut *self.power);
@@ -192,6 +198,8 @@ impl<T: Transport> Agent<T> {
 
     fn reap(&mut self) -> io::Result<()> {
         while self.signals.read_signal()?.is_some() {}
+        // PID 1 sends the same signal when it has written something down.
+        self.session.look_at_main(&mut self.link.outbox);
         loop {
             match ioctl::reap() {
                 Ok(Some((pid, status))) => self.child_ended(pid, status),

@@ -2,15 +2,17 @@
 
 use super::{
     command::{Command, refuse},
+    figures,
     link::Outbox,
     power::Halting,
     stream::Broken,
 };
+use crate::{ioctl, main_process::MainFile};
 use banger_guest::wire::{
     Decoder, ExecFailure, ExecSpec, ExitStatus, Frame, GuestInfo, Hello, Kind, MOST_EXECS, MOST_PAYLOAD,
     MOST_REQUEST, StreamId, VERSION, Welcome, pack, unpack,
 };
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getppid};
 use serde::de::DeserializeOwned;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,10 +35,21 @@ pub struct Session {
     newest: StreamId,
     /// Set once the guest is to shut down.
     pub halting: Option<Halting>,
+    main: MainFile,
+    /// How far the host is with the end of the main process.
+    end: End,
+}
+
+/// What a host knows of the main process's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Unknown,
+    Queued,
+    Told,
 }
 
 impl Session {
-    pub fn new(info: GuestInfo) -> Self {
+    pub fn new(info: GuestInfo, main: MainFile) -> Self {
         Self {
             info,
             decoder: Decoder::hunting(Kind::Hello),
@@ -47,6 +60,8 @@ impl Session {
             request: None,
             newest: StreamId(0),
             halting: None,
+            main,
+            end: End::Unknown,
         }
     }
 
@@ -81,6 +96,7 @@ impl Session {
 
     fn reset(&mut self) {
         self.greeted = false;
+        self.end = End::Unknown;
         self.request = None;
         self.newest = StreamId(0);
         self.readable.clear();
@@ -97,7 +113,9 @@ impl Session {
         match kind {
             Kind::Hello => return self.hello(&payload, outbox),
             _ if !self.greeted => return Err(Broken),
-            Kind::Ping | Kind::Shutdown if stream != StreamId(0) => return Err(Broken),
+            Kind::Ping | Kind::Shutdown | Kind::SignalMain | Kind::Measure if stream != StreamId(0) => {
+                return Err(Broken);
+            }
             Kind::Ping => {
                 let number: [u8; 8] = payload.try_into().map_err(|_| Broken)?;
                 outbox.push(Kind::Pong, stream, &number);
@@ -107,6 +125,16 @@ impl Session {
                 let grace = u32::from_le_bytes(payload.try_into().map_err(|_| Broken)?);
                 self.shut_down(Duration::from_millis(grace.into()));
                 outbox.push(Kind::ShuttingDown, stream, &[]);
+                return Ok(());
+            }
+            Kind::SignalMain => {
+                let signal = i32::from_le_bytes(payload.try_into().map_err(|_| Broken)?);
+                let errno = self.signal_main(signal)?;
+                outbox.push(Kind::MainSignalled, stream, &errno.to_le_bytes());
+                return Ok(());
+            }
+            Kind::Measure => {
+                outbox.push(Kind::Figures, stream, &pack(&figures::measure()).unwrap_or_default());
                 return Ok(());
             }
             Kind::ExecPart | Kind::Exec => return self.request(kind, stream, payload, outbox),
@@ -155,6 +183,7 @@ impl Session {
             bytes = pack(&welcome).map_err(|_| Broken)?;
         }
         outbox.push(Kind::Welcome, StreamId(0), &bytes);
+        self.look_at_main(outbox);
         Ok(())
     }
 
@@ -192,6 +221,46 @@ impl Session {
             Err(failure) => refuse(stream, failure, outbox),
         }
         Ok(())
+    }
+
+    /// Sends a signal to the main process, or to the image's own init where there is none of ours. Gives 0 or errno.
+    fn signal_main(&self, signal: i32) -> Result<u32, Broken> {
+        if !(1..=64).contains(&signal) {
+            return Err(Broken);
+        }
+        let pid = match self.main.read() {
+            Some(main) => main.pid,
+            None if self.info.has_init => Some(1),
+            None => None,
+        };
+        let sent = pid.map(|pid| ioctl::kill(pid, signal));
+        let errno = match sent {
+            Some(Ok(())) => 0,
+            Some(Err(error)) => error.raw_os_error().unwrap_or(libc::EINVAL),
+            None => libc::ESRCH,
+        };
+        Ok(errno.unsigned_abs())
+    }
+
+    /// Tells the host how the main process ended, once it has and the host does not know.
+    pub fn look_at_main(&mut self, outbox: &mut Outbox) {
+        if self.greeted
+            && self.end == End::Unknown
+            && let Some(ended) = self.main.read().and_then(|main| main.ended)
+        {
+            outbox.push(Kind::MainEnded, StreamId(0), &pack(&ended).unwrap_or_default());
+            self.end = End::Queued;
+        }
+    }
+
+    /// The host has been sent everything.
+    pub fn all_told(&mut self) {
+        if self.end == End::Queued {
+            self.end = End::Told;
+            self.main.set_told();
+            // PID 1, which started the agent, may be waiting for this.
+            let _ = ioctl::kill(getppid().as_raw(), libc::SIGCHLD);
+        }
     }
 
     fn shut_down(&mut self, grace: Duration) {

@@ -88,6 +88,16 @@ kinds! {
     /// Guest, connection: what came was not the protocol, or another agent was there before; everything was
     /// dropped, and a hello must come. Empty.
     Lost = 7,
+    /// Guest, connection: the guest's main process ended, [`super::ExitStatus`].
+    MainEnded = 8,
+    /// Host, connection: a signal for the guest's main process, `i32`; its init, where that is the image's own.
+    SignalMain = 9,
+    /// Guest, connection: the signal was sent, 0, or why not (errno), `u32`.
+    MainSignalled = 10,
+    /// Host, connection: measure. Empty.
+    Measure = 11,
+    /// Guest, connection: [`super::Figures`].
+    Figures = 12,
     /// Host, command: a piece of a request that goes on in the next frame of this stream.
     ExecPart = 16,
     /// Host, command: the last piece of a request, [`super::ExecSpec`].

@@ -141,6 +141,16 @@ impl GuestInfo {
     }
 }
 
+impl ExitStatus {
+    /// Whether a process can end so: with a code from 0 to 255, or by a signal from 1 to 64.
+    pub fn is_possible(&self) -> bool {
+        match self {
+            ExitStatus::Code(code) => (0..=255).contains(code),
+            ExitStatus::Signal(signal) => (1..=64).contains(signal),
+        }
+    }
+}
+
 impl ExecSpec {
     /// What is wrong with the request, if anything.
     ///

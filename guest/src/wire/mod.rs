@@ -13,13 +13,18 @@
 //! receiver opens the window again as it passes them on ([`Kind::StdinCredit`] and its kin). A stream that
 //! nobody reads therefore stalls alone, and no buffer grows beyond the windows.
 //!
+//! **Main process.** Where PID 1 is banger-guest, the agent tells how the guest's main process ended, as soon as it has
+//! and again to each new host: [`Kind::MainEnded`].
+//!
 //! **End.** A command ends with [`Kind::Exited`], the last frame of its stream. It is sent when the
 //! command's main process has ended and what its pipes held at that moment has been sent. A process that it
 //! leaves behind does not hold up the end; its later output goes nowhere.
 
+mod figures;
 mod frame;
 mod message;
 
+pub use figures::{Figures, Listener, MOST_LISTENERS};
 pub use frame::{Decoder, Frame, HEADER, Kind, MAGIC, MOST_PAYLOAD, StreamId, WireError, encode};
 pub use message::{
     ExecFailure, ExecSpec, ExitStatus, GuestInfo, Hello, PhaseTime, Step, Welcome, WindowSize, pack, unpack,

@@ -6,7 +6,9 @@ use crate::{
     exec::Guard,
     handshake::{self, READ},
 };
-use banger_guest::wire::{Decoder, ExecFailure, ExecSpec, GuestInfo, MOST_REQUEST, encode, pack};
+use banger_guest::wire::{
+    Decoder, ExecFailure, ExecSpec, ExitStatus, Figures, GuestInfo, MOST_REQUEST, encode, pack,
+};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -87,6 +89,36 @@ impl Agent {
         self.answer(begun).await
     }
 
+    /// Sends a signal, 1 to 64, to the guest's main process: the one that banger-guest started as PID 1, else the
+    /// image's own init.
+    ///
+    /// # Errors
+    /// [`AgentError::Invalid`] for a number that is no signal, [`AgentError::NoMain`] when there is no such process, and
+    /// what ended the connection.
+    pub async fn signal_main(&self, signal: i32) -> Result<(), AgentError> {
+        if !(1..=64).contains(&signal) {
+            return Err(AgentError::Invalid("a signal is a number from 1 to 64"));
+        }
+        match self.answer(self.connection.signal_main(signal)?).await? {
+            0 => Ok(()),
+            _ => Err(AgentError::NoMain),
+        }
+    }
+
+    /// What the guest measures of itself at this moment.
+    ///
+    /// # Errors
+    /// What ended the connection.
+    pub async fn measure(&self) -> Result<Figures, AgentError> {
+        let measured = self.connection.measure()?;
+        self.answer(measured).await
+    }
+
+    /// How the guest's main process ended; `None` while it runs, where there is none, and where that is not known.
+    pub fn main_ended(&self) -> Option<ExitStatus> {
+        *self.connection.main.borrow()
+    }
+
     /// Waits for an answer of the agent's.
     ///
     /// # Errors
@@ -101,10 +133,10 @@ impl Agent {
         self.connection.ended().await
     }
 
-    async fn answer(&self, answer: oneshot::Receiver<()>) -> Result<(), AgentError> {
+    async fn answer<T>(&self, answer: oneshot::Receiver<T>) -> Result<T, AgentError> {
         tokio::select! {
             biased;
-            Ok(()) = answer => Ok(()),
+            Ok(answer) = answer => Ok(answer),
             error = self.connection.ended() => Err(error),
         }
     }

@@ -4,14 +4,14 @@ use crate::{
     AgentError, Violation,
     stream::{Change, Stream},
 };
-use banger_guest::wire::{ExecFailure, ExitStatus, Frame, Kind, MOST_EXECS, StreamId};
+use banger_guest::wire::{ExecFailure, ExitStatus, Figures, Frame, Kind, MOST_EXECS, StreamId, unpack};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::{Notify, oneshot, watch};
 
-/// Most shutdowns that wait for the guest's word.
+/// Most requests of one kind that wait for the guest's word.
 const MOST_WAITERS: usize = 64;
 
 /// One connection to a guest.
@@ -21,6 +21,8 @@ pub struct Connection {
     /// Tells the writer that there is something to send.
     pub wake: Notify,
     ended: watch::Sender<Option<AgentError>>,
+    /// How the guest's main process ended.
+    pub main: watch::Sender<Option<ExitStatus>>,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +37,8 @@ struct State {
     pinger: Option<oneshot::Sender<()>>,
     pinged: u64,
     shutdowns: VecDeque<oneshot::Sender<()>>,
+    signals: VecDeque<oneshot::Sender<u32>>,
+    figures: VecDeque<oneshot::Sender<Figures>>,
 }
 
 /// A command's stream, with its end.
@@ -85,7 +89,12 @@ impl Line {
 
 impl Connection {
     pub fn new() -> Self {
-        Self { state: Mutex::default(), wake: Notify::new(), ended: watch::Sender::new(None) }
+        Self {
+            state: Mutex::default(),
+            wake: Notify::new(),
+            ended: watch::Sender::new(None),
+            main: watch::Sender::new(None),
+        }
     }
 
     /// Opens a stream for a command, and queues its request.
@@ -173,13 +182,34 @@ impl Connection {
 
     /// Queues a shutdown; the receiver hears when the guest has begun.
     pub fn shutdown(&self, grace: u32) -> Result<oneshot::Receiver<()>, AgentError> {
+        self.request(|state| &mut state.shutdowns, Kind::Shutdown, grace.to_le_bytes().to_vec())
+    }
+
+    /// Queues a signal for the main process; the receiver hears what came of it.
+    pub fn signal_main(&self, signal: i32) -> Result<oneshot::Receiver<u32>, AgentError> {
+        self.request(|state| &mut state.signals, Kind::SignalMain, signal.to_le_bytes().to_vec())
+    }
+
+    /// Queues a measurement; the receiver gets it.
+    pub fn measure(&self) -> Result<oneshot::Receiver<Figures>, AgentError> {
+        self.request(|state| &mut state.figures, Kind::Measure, Vec::new())
+    }
+
+    /// Queues a request that the guest answers in the order of asking. Who gives up keeps their place in the row: the
+    /// guest's answer is still to come.
+    fn request<T>(
+        &self,
+        row: fn(&mut State) -> &mut VecDeque<oneshot::Sender<T>>,
+        kind: Kind,
+        payload: Vec<u8>,
+    ) -> Result<oneshot::Receiver<T>, AgentError> {
         let (sender, receiver) = oneshot::channel();
         let mut state = lock(&self.state);
-        if state.shutdowns.len() >= MOST_WAITERS {
-            return Err(AgentError::Invalid("too many shutdowns are waiting for the guest"));
+        if row(&mut state).len() >= MOST_WAITERS {
+            return Err(AgentError::Invalid("the guest owes too many answers"));
         }
-        state.shutdowns.push_back(sender);
-        state.own.push_back((Kind::Shutdown, grace.to_le_bytes().to_vec()));
+        row(&mut state).push_back(sender);
+        state.own.push_back((kind, payload));
         drop(state);
         self.wake.notify_one();
         Ok(receiver)
@@ -222,6 +252,21 @@ impl Connection {
                 }
             }
             Kind::ShuttingDown if frame.payload.is_empty() => state.shutdowns.pop_front()?,
+            Kind::MainSignalled => {
+                let errno = u32::from_le_bytes(frame.payload.as_slice().try_into().ok()?);
+                let _ = state.signals.pop_front()?.send(errno);
+                return Some(());
+            }
+            Kind::Figures => {
+                let figures: Figures = unpack(&frame.payload).ok().filter(Figures::is_bounded)?;
+                let _ = state.figures.pop_front()?.send(figures);
+                return Some(());
+            }
+            Kind::MainEnded => {
+                let status: ExitStatus = unpack(&frame.payload).ok().filter(ExitStatus::is_possible)?;
+                self.main.send_if_modified(|main| main.replace(status).is_none());
+                return Some(());
+            }
             _ => return None,
         };
         // Whoever asked may have lost interest.

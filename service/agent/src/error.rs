@@ -19,6 +19,9 @@ pub enum AgentError {
         /// What the guest said.
         failure: ExecFailure,
     },
+    /// The guest has no main process that a signal could be sent to, or it has ended.
+    #[error("the guest has no main process")]
+    NoMain,
     /// As many commands are running as may.
     #[error("the guest runs {0} commands already: wait for one to end")]
     TooMany(usize),

@@ -11,6 +11,8 @@ mod handshake;
 mod stream;
 
 pub use agent::Agent;
-pub use banger_guest::wire::{ExecFailure, ExitStatus, GuestInfo, PhaseTime, Step, WindowSize};
+pub use banger_guest::wire::{
+    ExecFailure, ExitStatus, Figures, GuestInfo, Listener, PhaseTime, Step, WindowSize,
+};
 pub use error::{AgentError, Violation};
 pub use exec::{Exec, ExecControl, ExecOutput, ExecRequest, ExecStdin};

@@ -3,10 +3,11 @@
 
 use banger_agent::{Agent, AgentError, ExecRequest, GuestInfo, PhaseTime, Violation};
 use banger_guest::wire::{
-    Decoder, ExitStatus, Frame, Hello, Kind, MOST_PAYLOAD, OUTPUT_WINDOW, StreamId, Welcome, encode, pack,
-    unpack,
+    Decoder, ExitStatus, Figures, Frame, Hello, Kind, Listener, MOST_LISTENERS, MOST_PAYLOAD, OUTPUT_WINDOW,
+    StreamId, Welcome, encode, pack, unpack,
 };
 use proptest::prelude::*;
+use std::net::IpAddr;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -179,11 +180,33 @@ async fn a_guest_that_breaks_the_protocol_loses_its_connection() {
         ("another welcome", bytes(Kind::Welcome, 0, b"")),
         ("an unasked pong", bytes(Kind::Pong, 0, &[0; 8])),
         ("an unasked shutdown", bytes(Kind::ShuttingDown, 0, b"")),
+        ("unasked figures", bytes(Kind::Figures, 0, &pack(&Figures::default()).unwrap())),
+        ("an unasked signal", bytes(Kind::MainSignalled, 0, &[0; 4])),
+        ("an impossible end", bytes(Kind::MainEnded, 0, &pack(&ExitStatus::Code(-1)).unwrap())),
         ("a host's frame", bytes(Kind::Hello, 0, b"")),
         ("a new beginning", bytes(Kind::Lost, 0, b"")),
     ] {
         let error = answered(&answer).await;
         assert!(matches!(error, AgentError::Protocol(_)), "{what}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn figures_without_bounds_are_a_breach() {
+    let listener = |port| Listener { port, address: IpAddr::from([0, 0, 0, 0]) };
+    let many = (0..=MOST_LISTENERS as u16).map(listener).collect();
+    for listeners in [many, vec![listener(2), listener(1)], vec![listener(1), listener(1)]] {
+        let (socket, mut guest) = Guest::pair();
+        let answer = pack(&Figures { listeners, ..Figures::default() }).unwrap();
+        let play = async {
+            guest.welcome().await;
+            assert_eq!(guest.frame().await.kind, Kind::Measure);
+            guest.send(&bytes(Kind::Figures, 0, &answer)).await;
+            guest.hung_up().await;
+        };
+        let measure = async { Agent::connect(socket).await.unwrap().measure().await };
+        let (error, ()) = tokio::join!(measure, play);
+        assert!(matches!(error, Err(AgentError::Protocol(_))), "{error:?}");
     }
 }
 

@@ -340,6 +340,7 @@ fn agent(error: &AgentError, text: String) -> Bus {
         AgentError::Command { failure: ExecFailure::NotExecutable(_), .. } => Bus::CommandNotExecutable(text),
         AgentError::Command { .. } | AgentError::Invalid(_) => Bus::InvalidSpec(text),
         AgentError::TooMany(_) => Bus::Busy(text),
+        AgentError::NoMain => Bus::WrongState(text),
         _ => Bus::GuestUnreachable(text),
     }
 }
