@@ -7,7 +7,7 @@
 
 use banger_host::packet::{receive, send};
 use banger_host::{Host, HostClient, HostError, PROTOCOL, Refusal, Reply, Request, StartVm, VmmKind, seal};
-use banger_model::{Accel, Bytes, Cpus, KernelName, MachineSize, Slot, VmId};
+use banger_model::{Accel, Bytes, Cpus, DiskNumber, KernelName, MachineSize, Slot, VmId};
 use nix::sched::{CloneFlags, unshare};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -336,7 +336,7 @@ fn a_vm_runs_confined_and_outlives_its_helper() {
     let mut hostd = Hostd::start();
     let (vm, slot) = (random_vm(), slot(4001));
     let disk = hostd.disk("disk.img", PEER);
-    hostd.ask(async |host| host.attach_loop(vm, slot, true, both(&disk)).await).unwrap();
+    hostd.ask(async |host| host.attach_loop(vm, slot, DiskNumber::ROOT, true, both(&disk)).await).unwrap();
     hostd.ask(async |host| host.make_tap(vm, slot).await).unwrap();
     let pid = start(&hostd, vm, slot);
     let mut console = Console::connect(&hostd, vm);
@@ -446,7 +446,9 @@ fn a_guests_own_end_is_told() {
     let (vm, slot) = (random_vm(), slot(4002));
     let disk = hostd.disk("disk.img", PEER);
     let boot = |hostd: &Hostd| {
-        hostd.ask(async |host| host.attach_loop(vm, slot, true, both(&disk)).await).unwrap();
+        hostd
+            .ask(async |host| host.attach_loop(vm, slot, DiskNumber::ROOT, true, both(&disk)).await)
+            .unwrap();
         hostd.ask(async |host| host.make_tap(vm, slot).await).unwrap();
         let pid = start(hostd, vm, slot);
         let mut console = Console::connect(hostd, vm);
@@ -485,7 +487,9 @@ fn devices_go_with_the_helper() {
     let disk = hostd.disk("disk.img", PEER);
     let make = |hostd: &Hostd| {
         for _ in 0..2 {
-            hostd.ask(async |host| host.attach_loop(vm, slot, true, both(&disk)).await).unwrap();
+            hostd
+                .ask(async |host| host.attach_loop(vm, slot, DiskNumber::ROOT, true, both(&disk)).await)
+                .unwrap();
             hostd.ask(async |host| host.make_tap(vm, slot).await).unwrap();
         }
         assert_eq!(loops_over(&disk).len(), 1);
@@ -498,7 +502,7 @@ fn devices_go_with_the_helper() {
         assert_eq!(&begin, b"disk-begins");
     };
     make(&hostd);
-    hostd.ask(async |host| host.detach_loop(vm).await).unwrap();
+    hostd.ask(async |host| host.detach_disk(vm, DiskNumber::ROOT).await).unwrap();
     assert_eq!(loops_over(&disk), Vec::<String>::new());
     hostd.ask(async |host| host.remove_tap(vm).await).unwrap();
     assert_eq!(interface(&slot.tap_name()), None);
@@ -523,7 +527,9 @@ fn a_vmm_that_fails_says_why() {
     let (vm, slot) = (random_vm(), slot(4004));
     let disk = hostd.disk("disk.img", PEER);
     hostd
-        .ask(async |host| host.attach_loop(vm, slot, false, File::open(&disk).unwrap().into()).await)
+        .ask(async |host| {
+            host.attach_loop(vm, slot, DiskNumber::ROOT, false, File::open(&disk).unwrap().into()).await
+        })
         .unwrap();
     hostd.ask(async |host| host.make_tap(vm, slot).await).unwrap();
     let junk = || seal("junk", |file| file.write_all(b"not a kernel")).unwrap();
@@ -582,7 +588,7 @@ fn wrong_descriptors_are_refused() {
         ("a stranger's", both(&strangers)),
         ("of an odd size", both(&odd)),
     ];
-    let attach = Request::AttachLoop { vm, slot, writable: true };
+    let attach = Request::AttachLoop { vm, slot, disk: DiskNumber::ROOT, writable: true };
     for (what, descriptor) in wrong {
         let reply = ask_as(&hostd, PEER, &attach, &[descriptor]);
         assert!(matches!(reply, Reply::Failed { kind: Refusal::Descriptor, .. }), "{what}: {reply:?}");
@@ -701,7 +707,7 @@ fn many_vms_at_once() {
                 let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
                 let host = HostClient::new(path);
                 runtime.block_on(async {
-                    host.attach_loop(*vm, *slot, true, both(disk)).await.unwrap();
+                    host.attach_loop(*vm, *slot, DiskNumber::ROOT, true, both(disk)).await.unwrap();
                     host.make_tap(*vm, *slot).await.unwrap();
                 });
             });

@@ -13,14 +13,14 @@ use crate::{
     testing::{Bench, bench, bench_on},
 };
 use banger_host::{Host, Refusal, Verb};
-use banger_model::{Plan, Point, StartStep, Uid, VmId, VmState};
+use banger_model::{DiskNumber, Plan, Point, StartStep, Uid, VmId, VmState};
 use std::{fs::File, io::Write, os::unix::net::UnixListener, time::Duration};
 
 /// The verb that carries out a step, and the one that undoes it. Derived from the plan, so that a step that
 /// is added must say what it does here.
 fn verbs(step: StartStep) -> Option<(Verb, Verb)> {
     match step {
-        StartStep::AttachDisk => Some((Verb::AttachLoop, Verb::DetachLoop)),
+        StartStep::AttachDisk => Some((Verb::AttachLoop, Verb::DetachDisk)),
         StartStep::MakeTap => Some((Verb::MakeTap, Verb::RemoveTap)),
         StartStep::StartVmm => Some((Verb::StartVm, Verb::StopVm)),
         StartStep::AwaitGuest => None,
@@ -242,7 +242,7 @@ async fn a_start_of_the_service_settles_every_state() {
     let unknown = VmId::from_bits(7);
     let slot = bench.service.store.free_slot().unwrap().unwrap();
     let disk = File::open(bench.service.rootfs(bench.image)).unwrap();
-    bench.host.attach_loop(unknown, slot, false, disk.into()).await.unwrap();
+    bench.host.attach_loop(unknown, slot, DiskNumber::ROOT, false, disk.into()).await.unwrap();
 
     reconcile(&bench.service).await.unwrap();
     for (before, vm) in vms {

@@ -1,8 +1,8 @@
 //! The real host, behind the helper's socket.
 
 use crate::packet::{receive, send};
-use crate::{Answer, Host, HostError, PROTOCOL, Reply, Request, StartVm, VmStatus};
-use banger_model::{KernelName, Slot, VmId};
+use crate::{Answer, Host, HostError, PROTOCOL, Reply, Request, SnapshotDisk, StartVm, VmStatus};
+use banger_model::{DiskNumber, KernelName, Slot, VmId};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -90,12 +90,31 @@ impl Host for HostClient {
         })
     }
 
-    fn attach_loop(&self, vm: VmId, slot: Slot, writable: bool, disk: OwnedFd) -> Answer<'_, ()> {
-        self.call(Request::AttachLoop { vm, slot, writable }, vec![disk], done)
+    fn probe_disks(&self) -> Answer<'_, Option<String>> {
+        self.call(Request::ProbeDisks {}, Vec::new(), |reply, _| match reply {
+            Reply::Disks { no_device_mapper } => Some(no_device_mapper),
+            _ => None,
+        })
     }
 
-    fn detach_loop(&self, vm: VmId) -> Answer<'_, ()> {
-        self.call(Request::DetachLoop { vm }, Vec::new(), done)
+    fn attach_loop(
+        &self,
+        vm: VmId,
+        slot: Slot,
+        disk: DiskNumber,
+        writable: bool,
+        file: OwnedFd,
+    ) -> Answer<'_, ()> {
+        self.call(Request::AttachLoop { vm, slot, disk, writable }, vec![file], done)
+    }
+
+    fn attach_snapshot(&self, vm: VmId, slot: Slot, snapshot: SnapshotDisk) -> Answer<'_, ()> {
+        let SnapshotDisk { image, rootfs, cow, size } = snapshot;
+        self.call(Request::AttachSnapshot { vm, slot, image, size }, vec![rootfs, cow], done)
+    }
+
+    fn detach_disk(&self, vm: VmId, disk: DiskNumber) -> Answer<'_, ()> {
+        self.call(Request::DetachDisk { vm, disk }, Vec::new(), done)
     }
 
     fn make_tap(&self, vm: VmId, slot: Slot) -> Answer<'_, ()> {
@@ -172,7 +191,7 @@ mod tests {
 
     #[test]
     fn answers_are_read() {
-        let hello = against(Some(r#"{"reply":"hello","version":1}"#), async |host| host.hello().await);
+        let hello = against(Some(r#"{"reply":"hello","version":2}"#), async |host| host.hello().await);
         assert!(hello.is_ok(), "{hello:?}");
         let vm = VmId::from_bits(1);
         let stop = against(Some(r#"{"reply":"done"}"#), async |host| host.stop_vm(vm).await);

@@ -1,7 +1,7 @@
 //! A host for tests: the same rules about order, and nothing behind them.
 
-use crate::{Answer, Host, HostError, Refusal, StartVm, Verb, VmStatus};
-use banger_model::{KernelName, MachineSize, Slot, VmId};
+use crate::{Answer, Host, HostError, Refusal, SnapshotDisk, StartVm, Verb, VmStatus};
+use banger_model::{DiskNumber, KernelName, MachineSize, Slot, VmId};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{fs::File, os::fd::OwnedFd, path::PathBuf};
@@ -22,6 +22,7 @@ struct State {
     failures: HashMap<Verb, VecDeque<(Refusal, String)>>,
     calls: Vec<(Verb, Option<VmId>)>,
     pids: u32,
+    device_mapper: bool,
 }
 
 /// What the fake host holds of a VM.
@@ -29,8 +30,8 @@ struct State {
 pub struct FakeVm {
     /// The VM's slot.
     pub slot: Slot,
-    /// The disk and whether it is writable, while a loop device would be attached.
-    pub disk: Option<(File, bool)>,
+    /// Each disk and whether it is writable, while it would be attached.
+    pub disks: BTreeMap<DiskNumber, (File, bool)>,
     /// Whether there would be a TAP.
     pub tap: bool,
     /// The VM's size, kernel and initramfs, once started.
@@ -68,7 +69,7 @@ impl FakeHost {
         if let Some(vm) = self.lock().vms.get_mut(&vm) {
             vm.exit = Some(exit.into());
             vm.stderr_tail = stderr_tail.into();
-            vm.disk = None;
+            vm.disks.clear();
             vm.tap = false;
         }
     }
@@ -86,6 +87,28 @@ impl FakeHost {
     /// Whether nothing is held of any VM.
     pub fn is_empty(&self) -> bool {
         self.lock().vms.is_empty()
+    }
+
+    /// Whether it says that device-mapper can be used. It cannot at first.
+    pub fn set_device_mapper(&self, there: bool) {
+        self.lock().device_mapper = there;
+    }
+
+    fn attach(
+        &self,
+        verb: Verb,
+        (vm, slot): (VmId, Slot),
+        disk: DiskNumber,
+        (file, writable): (OwnedFd, bool),
+    ) -> Answer<'_, ()> {
+        self.call(verb, Some(vm), move |state| {
+            let held = state.claim(verb, vm, slot)?;
+            if held.pid.is_some() {
+                return Err(refused(verb, Refusal::WrongState, "the VM has been started"));
+            }
+            held.disks.entry(disk).or_insert((File::from(file), writable));
+            Ok(())
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -117,7 +140,7 @@ impl State {
         }
         Ok(self.vms.entry(vm).or_insert_with(|| FakeVm {
             slot,
-            disk: None,
+            disks: BTreeMap::new(),
             tap: false,
             started: None,
             pid: None,
@@ -127,7 +150,7 @@ impl State {
     }
 
     fn forget_if_empty(&mut self, vm: VmId) {
-        self.vms.retain(|id, held| *id != vm || held.disk.is_some() || held.tap || held.pid.is_some());
+        self.vms.retain(|id, held| *id != vm || !held.disks.is_empty() || held.tap || held.pid.is_some());
     }
 }
 
@@ -154,22 +177,32 @@ impl Host for FakeHost {
         })
     }
 
-    fn attach_loop(&self, vm: VmId, slot: Slot, writable: bool, disk: OwnedFd) -> Answer<'_, ()> {
-        self.call(Verb::AttachLoop, Some(vm), move |state| {
-            let held = state.claim(Verb::AttachLoop, vm, slot)?;
-            if held.pid.is_some() {
-                return Err(refused(Verb::AttachLoop, Refusal::WrongState, "the VM has been started"));
-            }
-            held.disk.get_or_insert((File::from(disk), writable));
-            Ok(())
+    fn probe_disks(&self) -> Answer<'_, Option<String>> {
+        self.call(Verb::ProbeDisks, None, |state| {
+            Ok((!state.device_mapper).then(|| "this host only pretends".to_owned()))
         })
     }
 
-    fn detach_loop(&self, vm: VmId) -> Answer<'_, ()> {
-        self.call(Verb::DetachLoop, Some(vm), move |state| {
+    fn attach_loop(
+        &self,
+        vm: VmId,
+        slot: Slot,
+        disk: DiskNumber,
+        writable: bool,
+        file: OwnedFd,
+    ) -> Answer<'_, ()> {
+        self.attach(Verb::AttachLoop, (vm, slot), disk, (file, writable))
+    }
+
+    fn attach_snapshot(&self, vm: VmId, slot: Slot, snapshot: SnapshotDisk) -> Answer<'_, ()> {
+        self.attach(Verb::AttachSnapshot, (vm, slot), DiskNumber::ROOT, (snapshot.cow, true))
+    }
+
+    fn detach_disk(&self, vm: VmId, disk: DiskNumber) -> Answer<'_, ()> {
+        self.call(Verb::DetachDisk, Some(vm), move |state| {
             if let Some(held) = state.vms.get_mut(&vm) {
-                held.unless_running(Verb::DetachLoop)?;
-                held.disk = None;
+                held.unless_running(Verb::DetachDisk)?;
+                held.disks.remove(&disk);
             }
             state.forget_if_empty(vm);
             Ok(())
@@ -205,7 +238,9 @@ impl Host for FakeHost {
             let pid = 1000 + state.pids;
             let held = state.vms.get_mut(&start.vm).filter(|held| held.slot == start.slot);
             match held {
-                Some(held) if held.pid.is_none() && held.tap && held.disk.is_some() => {
+                Some(held)
+                    if held.pid.is_none() && held.tap && held.disks.contains_key(&DiskNumber::ROOT) =>
+                {
                     held.started = Some((start.size, start.kernel.into(), start.initrd.into()));
                     held.pid = Some(pid);
                     Ok(pid)
@@ -270,13 +305,16 @@ mod tests {
         let host = FakeHost::new();
         let kind = |result: Result<u32, HostError>| result.unwrap_err().refusal();
         assert_eq!(kind(host.start_vm(start()).await), Some(Refusal::WrongState));
-        host.attach_loop(VM, slot(1), true, nothing()).await.unwrap();
+        host.attach_loop(VM, slot(1), DiskNumber::ROOT, true, nothing()).await.unwrap();
         host.make_tap(VM, slot(1)).await.unwrap();
         let other = VmId::from_bits(2);
         assert_eq!(host.make_tap(other, slot(1)).await.unwrap_err().refusal(), Some(Refusal::SlotTaken));
         let pid = host.start_vm(start()).await.unwrap();
         assert_eq!(kind(host.start_vm(start()).await), Some(Refusal::WrongState));
-        assert_eq!(host.detach_loop(VM).await.unwrap_err().refusal(), Some(Refusal::WrongState));
+        assert_eq!(
+            host.detach_disk(VM, DiskNumber::ROOT).await.unwrap_err().refusal(),
+            Some(Refusal::WrongState)
+        );
         host.exit(VM, "exit code 0", "bye");
         let [status] = &host.list_vms().await.unwrap()[..] else { panic!("not one VM") };
         assert_eq!((status.pid, status.running, status.stderr_tail.as_str()), (Some(pid), false, "bye"));

@@ -1,7 +1,7 @@
 //! The verbs as a trait.
 
 use crate::{HostError, VmStatus, VmmKind};
-use banger_model::{Accel, KernelName, MachineSize, Slot, VmId};
+use banger_model::{Accel, Bytes, DiskNumber, ImageId, KernelName, MachineSize, Slot, VmId};
 use std::{fs::File, future::Future, os::fd::OwnedFd, pin::Pin};
 
 /// What a verb comes to.
@@ -19,12 +19,26 @@ pub trait Host: Send + Sync {
     /// Opens `/boot/vmlinuz-<release>` for reading.
     fn open_host_kernel(&self, release: KernelName) -> Answer<'_, File>;
 
-    /// Attaches a loop device over `disk`: a regular file of the caller's, open for reading, or for both if
-    /// `writable`. Nothing happens if the VM has one already.
-    fn attach_loop(&self, vm: VmId, slot: Slot, writable: bool, disk: OwnedFd) -> Answer<'_, ()>;
+    /// Why device-mapper cannot be used for disks here, in words; `None` if it can.
+    fn probe_disks(&self) -> Answer<'_, Option<String>>;
 
-    /// Undoes [`Host::attach_loop`], unless the VM has been started. Nothing happens if there is none.
-    fn detach_loop(&self, vm: VmId) -> Answer<'_, ()>;
+    /// Attaches a loop device over `file` as the VM's disk of that number: a regular file of the caller's, open for
+    /// reading, or for both if `writable`. Nothing happens if the VM has it already.
+    fn attach_loop(
+        &self,
+        vm: VmId,
+        slot: Slot,
+        disk: DiskNumber,
+        writable: bool,
+        file: OwnedFd,
+    ) -> Answer<'_, ()>;
+
+    /// Makes the VM's root disk a snapshot. Nothing happens if the VM has it already.
+    fn attach_snapshot(&self, vm: VmId, slot: Slot, snapshot: SnapshotDisk) -> Answer<'_, ()>;
+
+    /// Undoes [`Host::attach_loop`] and [`Host::attach_snapshot`], unless the VM has been started. Nothing happens if
+    /// there is no such disk.
+    fn detach_disk(&self, vm: VmId, disk: DiskNumber) -> Answer<'_, ()>;
 
     /// Makes the slot's TAP with the host's address. Nothing happens if the VM has it already.
     fn make_tap(&self, vm: VmId, slot: Slot) -> Answer<'_, ()>;
@@ -32,16 +46,29 @@ pub trait Host: Send + Sync {
     /// Undoes [`Host::make_tap`], unless the VM has been started. Nothing happens if there is none.
     fn remove_tap(&self, vm: VmId) -> Answer<'_, ()>;
 
-    /// Starts a VM that has a loop device and a TAP, which become its process's own. Replies with the pid once
+    /// Starts a VM that has a root disk and a TAP, which become its process's own. Replies with the pid once
     /// the VMM's program has been executed; that its arguments were right shows only by its living on.
     fn start_vm(&self, start: StartVm) -> Answer<'_, u32>;
 
-    /// Ends a VM's process (SIGTERM, after two seconds SIGKILL), and removes its loop device, TAP and run
+    /// Ends a VM's process (SIGTERM, after two seconds SIGKILL), and removes its disks, TAP and run
     /// folder. Nothing happens if there is no such VM.
     fn stop_vm(&self, vm: VmId) -> Answer<'_, ()>;
 
     /// Every VM of which the helper holds something, in the order of their ids.
     fn list_vms(&self) -> Answer<'_, Vec<VmStatus>>;
+}
+
+/// A root disk that is a snapshot of an image (device-mapper).
+#[derive(Debug)]
+pub struct SnapshotDisk {
+    /// The image: VMs that name the same one share a loop device over it.
+    pub image: ImageId,
+    /// Its filesystem: a regular file of the caller's, open for reading, which nobody changes.
+    pub rootfs: OwnedFd,
+    /// The VM's own file for what the guest writes: of the caller's, open for both, zeros at first.
+    pub cow: OwnedFd,
+    /// The size of the disk, whole sectors, not less than the image's.
+    pub size: Bytes,
 }
 
 /// What it takes to start a VM.

@@ -6,6 +6,7 @@
 //! [`FakeHost`] one for tests, whose failures are scripted.
 
 mod client;
+pub mod cow;
 mod error;
 mod fake;
 mod host;
@@ -17,6 +18,6 @@ pub use banger_vmm::VmmKind;
 pub use client::HostClient;
 pub use error::{HostError, Refusal};
 pub use fake::{FakeHost, FakeVm};
-pub use host::{Answer, Host, StartVm};
+pub use host::{Answer, Host, SnapshotDisk, StartVm};
 pub use memfd::{SEALS, seal};
 pub use message::{PROTOCOL, Reply, Request, Verb, VmStatus};

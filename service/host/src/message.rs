@@ -1,14 +1,14 @@
 //! The verbs as they travel: one JSON object per packet, descriptors beside it.
 
 use crate::Refusal;
-use banger_model::{Accel, KernelName, MachineSize, Slot, VmId};
+use banger_model::{Accel, Bytes, DiskNumber, ImageId, KernelName, MachineSize, Slot, VmId};
 use banger_vmm::VmmKind;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The version of this protocol. It changes whenever a message does: daemon and helper are installed
 /// together, so an old one beside a new one only means that it has to be restarted.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// What the helper can be asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,19 +25,37 @@ pub enum Request {
         /// The release, as in `/boot/vmlinuz-<release>`.
         release: KernelName,
     },
-    /// Attaches a loop device over the disk that comes as a descriptor, for [`Request::StartVm`].
+    /// Tells what disks can be made of.
+    ProbeDisks {},
+    /// Attaches a loop device over the file that comes as a descriptor, for [`Request::StartVm`].
     AttachLoop {
         /// Whose disk.
         vm: VmId,
         /// The VM's slot.
         slot: Slot,
+        /// Which of the VM's disks.
+        disk: DiskNumber,
         /// Whether the guest writes to it.
         writable: bool,
     },
-    /// Detaches it again, if the VM has not been started.
-    DetachLoop {
+    /// Makes the root disk a snapshot of an image, for [`Request::StartVm`]. Two descriptors: the image's filesystem,
+    /// and the VM's own file for what the guest writes.
+    AttachSnapshot {
         /// Whose disk.
         vm: VmId,
+        /// The VM's slot.
+        slot: Slot,
+        /// The image: VMs that say the same share its loop device.
+        image: ImageId,
+        /// The size of the disk, whole sectors, not less than the image's.
+        size: Bytes,
+    },
+    /// Detaches a disk again, if the VM has not been started.
+    DetachDisk {
+        /// Whose disk.
+        vm: VmId,
+        /// Which of the VM's disks.
+        disk: DiskNumber,
     },
     /// Makes the slot's TAP, up and with the host's address, for [`Request::StartVm`].
     MakeTap {
@@ -88,6 +106,11 @@ pub enum Reply {
         /// The helper's [`PROTOCOL`].
         version: u32,
     },
+    /// To ProbeDisks.
+    Disks {
+        /// Why device-mapper cannot be used; none if it can.
+        no_device_mapper: Option<String>,
+    },
     /// To StartVm: it runs.
     Started {
         /// The VMM's process.
@@ -134,10 +157,14 @@ pub enum Verb {
     Hello,
     /// [`Request::OpenHostKernel`]
     OpenHostKernel,
+    /// [`Request::ProbeDisks`]
+    ProbeDisks,
     /// [`Request::AttachLoop`]
     AttachLoop,
-    /// [`Request::DetachLoop`]
-    DetachLoop,
+    /// [`Request::AttachSnapshot`]
+    AttachSnapshot,
+    /// [`Request::DetachDisk`]
+    DetachDisk,
     /// [`Request::MakeTap`]
     MakeTap,
     /// [`Request::RemoveTap`]
@@ -156,8 +183,10 @@ impl Request {
         match self {
             Request::Hello { .. } => Verb::Hello,
             Request::OpenHostKernel { .. } => Verb::OpenHostKernel,
+            Request::ProbeDisks {} => Verb::ProbeDisks,
             Request::AttachLoop { .. } => Verb::AttachLoop,
-            Request::DetachLoop { .. } => Verb::DetachLoop,
+            Request::AttachSnapshot { .. } => Verb::AttachSnapshot,
+            Request::DetachDisk { .. } => Verb::DetachDisk,
             Request::MakeTap { .. } => Verb::MakeTap,
             Request::RemoveTap { .. } => Verb::RemoveTap,
             Request::StartVm { .. } => Verb::StartVm,
@@ -169,9 +198,13 @@ impl Request {
     /// The VM that it is about, if it is about one.
     pub fn vm(&self) -> Option<VmId> {
         match self {
-            Request::Hello { .. } | Request::OpenHostKernel { .. } | Request::ListVms { .. } => None,
+            Request::Hello { .. }
+            | Request::OpenHostKernel { .. }
+            | Request::ProbeDisks {}
+            | Request::ListVms { .. } => None,
             Request::AttachLoop { vm, .. }
-            | Request::DetachLoop { vm }
+            | Request::AttachSnapshot { vm, .. }
+            | Request::DetachDisk { vm, .. }
             | Request::MakeTap { vm, .. }
             | Request::RemoveTap { vm }
             | Request::StartVm { vm, .. }
@@ -183,7 +216,7 @@ impl Request {
     pub fn descriptors(&self) -> usize {
         match self {
             Request::AttachLoop { .. } => 1,
-            Request::StartVm { .. } => 2,
+            Request::AttachSnapshot { .. } | Request::StartVm { .. } => 2,
             _ => 0,
         }
     }
@@ -198,7 +231,7 @@ impl fmt::Display for Verb {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use banger_model::{Bytes, Cpus};
+    use banger_model::Cpus;
     use proptest::prelude::*;
 
     fn request() -> impl Strategy<Value = Request> {
@@ -209,17 +242,19 @@ mod tests {
             memory: Bytes(memory),
             disk: Bytes(disk),
         });
+        let disk = (0..=DiskNumber::MOST).prop_map(|number| DiskNumber::try_from(number).unwrap());
         let accel = prop_oneof![Just(Accel::Kvm), Just(Accel::Tcg)];
         prop_oneof![
             any::<u32>().prop_map(|version| Request::Hello { version }),
             "[a-z0-9][a-z0-9.+~_-]{0,62}"
                 .prop_map(|name| Request::OpenHostKernel { release: name.parse().unwrap() }),
-            (vm.clone(), slot.clone(), any::<bool>()).prop_map(|(vm, slot, writable)| Request::AttachLoop {
-                vm,
-                slot,
-                writable
+            Just(Request::ProbeDisks {}),
+            (vm.clone(), slot.clone(), disk.clone(), any::<bool>())
+                .prop_map(|(vm, slot, disk, writable)| Request::AttachLoop { vm, slot, disk, writable }),
+            (vm.clone(), slot.clone(), any::<u64>(), any::<u64>()).prop_map(|(vm, slot, image, size)| {
+                Request::AttachSnapshot { vm, slot, image: ImageId::from_bits(image), size: Bytes(size) }
             }),
-            vm.clone().prop_map(|vm| Request::DetachLoop { vm }),
+            (vm.clone(), disk).prop_map(|(vm, disk)| Request::DetachDisk { vm, disk }),
             (vm.clone(), slot.clone()).prop_map(|(vm, slot)| Request::MakeTap { vm, slot }),
             vm.clone().prop_map(|vm| Request::RemoveTap { vm }),
             (vm.clone(), slot, size, accel).prop_map(|(vm, slot, size, accel)| Request::StartVm {

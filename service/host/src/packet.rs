@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 pub const LONGEST: usize = 64 << 10;
 
 /// The most descriptors beside one message.
-pub const MOST_DESCRIPTORS: usize = 8;
+pub const MOST_DESCRIPTORS: usize = 24;
 
 /// Sends one packet.
 ///

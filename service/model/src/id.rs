@@ -74,6 +74,10 @@ id!(
     VmId
 );
 id!(
+    /// A volume.
+    VolumeId
+);
+id!(
     /// A job.
     JobId
 );

@@ -4,6 +4,7 @@
 
 mod bytes;
 mod credentials;
+mod disk;
 mod error;
 mod id;
 mod image;
@@ -16,11 +17,12 @@ mod vm;
 
 pub use bytes::Bytes;
 pub use credentials::Credentials;
+pub use disk::{DiskBackend, DiskNumber};
 pub use error::ModelError;
-pub use id::{ExecId, ImageId, JobId, KernelId, VmId};
+pub use id::{ExecId, ImageId, JobId, KernelId, VmId, VolumeId};
 pub use image::ImageSource;
 pub use job::{JobKind, JobState, Phase};
-pub use name::{ImageName, KernelName, VmName};
+pub use name::{ImageName, KernelName, VmName, VolumeName};
 pub use plan::{DeleteStep, Plan, Point, RecoverStep, StartStep, StopStep};
 pub use slot::{GuestNetwork, Slot};
 pub use spec::{Accel, Cpus, Limits, MachineSize, Uid};

@@ -70,6 +70,13 @@ name!(
     kernel_label
 );
 
+name!(
+    /// A volume's name: 1 to 63 of letters, digits, `.`, `_`, `+`, `~` and `-`, starting with a letter or digit.
+    VolumeName,
+    "volume name",
+    kernel_label
+);
+
 fn dns_label(text: &str) -> Result<(), &'static str> {
     length(text)?;
     if !text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {

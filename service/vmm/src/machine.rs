@@ -15,7 +15,7 @@ impl fmt::Display for Fd {
 
 /// A VM, ready to be run: sizes that were checked, and everything it touches as open descriptors, because
 /// its process may open nothing itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
     /// Processors and memory. The disk's size is that of its device.
     pub size: MachineSize,
@@ -29,6 +29,8 @@ pub struct Machine {
     pub initrd: Fd,
     /// The root disk, `/dev/vda` in the guest.
     pub disk: Disk,
+    /// More disks, `/dev/vdb` and so on in the guest.
+    pub volumes: Vec<Disk>,
     /// The network, `eth0` in the guest.
     pub network: Network,
     /// A listening socket: who connects speaks with the guest's agent ([`crate::AGENT_PORT`]).

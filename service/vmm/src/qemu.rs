@@ -4,7 +4,7 @@
 
 use crate::{AGENT_PORT, Command, Machine, Vmm, kernel_command_line};
 use banger_model::{Accel, Bytes};
-use std::path::PathBuf;
+use std::{iter, path::PathBuf};
 
 /// QEMU, 7.2 or newer.
 #[derive(Debug, Clone, Copy)]
@@ -34,14 +34,17 @@ impl Vmm for Qemu {
         add("-initrd", format!("/proc/self/fd/{}", machine.initrd));
         add("-append", kernel_command_line(machine.accel, machine.tsc_khz));
 
-        // One cache is enough, the host's own of the file below the loop device.
-        let access = if machine.disk.writable { "read-only=off,discard=unmap" } else { "read-only=on" };
-        add("-add-fd", format!("fd={},set=1", machine.disk.fd));
-        add(
-            "-blockdev",
-            format!("driver=host_device,node-name=root,filename=/dev/fdset/1,cache.direct=on,{access}"),
-        );
-        add("-device", "virtio-blk-device,drive=root".into());
+        for (number, disk) in iter::once(&machine.disk).chain(&machine.volumes).enumerate() {
+            let (set, name) = (number + 1, node_name(number));
+            // One cache is enough, the host's own of the file below the loop device.
+            let access = if disk.writable { "read-only=off,discard=unmap" } else { "read-only=on" };
+            add("-add-fd", format!("fd={},set={set}", disk.fd));
+            let file = format!("filename=/dev/fdset/{set},cache.direct=on");
+            add("-blockdev", format!("driver=host_device,node-name={name},{file},{access}"));
+            // A host that is full, or whose disk fails, stops the guest, which then never sees a write fail: what could
+            // not be done is done again when it goes on.
+            add("-device", format!("virtio-blk-device,drive={name},werror=stop,rerror=stop"));
+        }
 
         let mac = machine.network.mac.map(|byte| format!("{byte:02x}")).join(":");
         add("-netdev", format!("tap,id=net,fd={},vhost=off", machine.network.tap));
@@ -63,6 +66,14 @@ impl Vmm for Qemu {
     }
 }
 
+/// QEMU's name for a disk.
+fn node_name(number: usize) -> String {
+    match number {
+        0 => "root".into(),
+        _ => format!("volume{number}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +88,7 @@ mod tests {
             kernel: Fd(4),
             initrd: Fd(5),
             disk: Disk { fd: Fd(6), writable: true },
+            volumes: Vec::new(),
             network: Network { tap: Fd(7), mac: [0x02, 0xba, 0x6e, 0, 0x0f, 0xa1] },
             agent: Fd(8),
             console: Fd(9),
@@ -114,7 +126,7 @@ mod tests {
             "-add-fd fd=6,set=1",
             "-blockdev driver=host_device,node-name=root,filename=/dev/fdset/1,cache.direct=on,\
              read-only=off,discard=unmap",
-            "-device virtio-blk-device,drive=root",
+            "-device virtio-blk-device,drive=root,werror=stop,rerror=stop",
             "-netdev tap,id=net,fd=7,vhost=off",
             "-device virtio-net-device,netdev=net,mac=02:ba:6e:00:0f:a1",
             "-chardev socket,id=agent,fd=8,server=on,wait=off",
@@ -149,6 +161,24 @@ mod tests {
         let [disk] = &values(&machine, "-blockdev")[..] else { panic!("not one disk") };
         assert!(disk.ends_with(",read-only=on"), "{disk}");
         assert!(!disk.contains("discard"));
+    }
+
+    #[test]
+    fn volumes_come_behind_the_root() {
+        let volume = |fd, writable| Disk { fd: Fd(fd), writable };
+        let machine = Machine { volumes: vec![volume(11, true), volume(12, false)], ..machine() };
+        assert_eq!(values(&machine, "-add-fd"), ["fd=6,set=1", "fd=11,set=2", "fd=12,set=3"]);
+        let [_, first, second] = &values(&machine, "-blockdev")[..] else { panic!("not three disks") };
+        assert!(
+            first.contains("node-name=volume1,filename=/dev/fdset/2,") && first.contains("read-only=off")
+        );
+        assert!(
+            second.contains("node-name=volume2,filename=/dev/fdset/3,") && second.ends_with("read-only=on")
+        );
+        let devices = values(&machine, "-device");
+        let drives: Vec<_> = devices.iter().filter_map(|device| device.split("drive=").nth(1)).collect();
+        assert_eq!(drives.len(), 3);
+        assert!(drives.iter().all(|drive| drive.ends_with(",werror=stop,rerror=stop")), "{drives:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{create, start::first_answer};
 use crate::{error::Error, fault, jobs::Job, kernels::Boot, machines::Live, service::Service, store::VmRow};
 use banger_host::{StartVm, VmmKind};
-use banger_model::{Accel, Phase, Plan, StartStep, VmId};
+use banger_model::{Accel, DiskNumber, Phase, Plan, StartStep, VmId};
 use std::{fs::OpenOptions, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -40,7 +40,7 @@ async fn act(
             let path = service.disk(vm.id);
             let disk = OpenOptions::new().read(true).write(true).open(&path);
             let disk = disk.map_err(|error| Error::disk(&path, error))?;
-            Ok(service.host.attach_loop(vm.id, vm.slot, true, disk.into()).await?)
+            Ok(service.host.attach_loop(vm.id, vm.slot, DiskNumber::ROOT, true, disk.into()).await?)
         }
         StartStep::MakeTap => Ok(service.host.make_tap(vm.id, vm.slot).await?),
         StartStep::StartVmm => {
@@ -74,7 +74,7 @@ async fn act(
 /// What could not be undone.
 async fn undo(service: &Service, vm: VmId, step: StartStep) -> Result<(), Error> {
     match step {
-        StartStep::AttachDisk => Ok(service.host.detach_loop(vm).await?),
+        StartStep::AttachDisk => Ok(service.host.detach_disk(vm, DiskNumber::ROOT).await?),
         StartStep::MakeTap => Ok(service.host.remove_tap(vm).await?),
         StartStep::StartVmm => Ok(service.host.stop_vm(vm).await?),
         StartStep::AwaitGuest => Ok(()),

@@ -1,5 +1,6 @@
 //! What a descriptor from outside has to be.
 
+use crate::disks::SECTOR;
 use crate::refused::{Result, refused, system};
 use banger_host::{Refusal, SEALS};
 use banger_model::{Bytes, Limits};
@@ -8,9 +9,6 @@ use std::os::fd::AsFd;
 
 /// A kernel or an initramfs is no larger.
 const MOST_BOOT_FILE: u64 = Bytes::gib(1).0;
-
-/// A loop device counts in these.
-const SECTOR: u64 = 512;
 
 fn wrong(what: &str, why: impl std::fmt::Display) -> crate::refused::Refused {
     refused(Refusal::Descriptor, format!("{what}: {why}"))
@@ -25,9 +23,8 @@ fn regular_file(what: &str, fd: impl AsFd) -> Result<Stat> {
 }
 
 /// Checks a disk's file: regular, of one of `owners`, open for reading (for both if it is to be writable), and of
-/// a size that a disk can have. Returns its identity.
-pub fn disk(fd: impl AsFd, writable: bool, owners: &[u32]) -> Result<(u64, u64)> {
-    let what = "the disk's descriptor";
+/// a size that a disk can have. Returns its identity and size.
+pub fn disk(what: &str, fd: impl AsFd, writable: bool, owners: &[u32]) -> Result<((u64, u64), Bytes)> {
     let stat = regular_file(what, &fd)?;
     if !owners.contains(&stat.st_uid) {
         return Err(wrong(what, format!("belongs to uid {}", stat.st_uid)));
@@ -44,7 +41,7 @@ pub fn disk(fd: impl AsFd, writable: bool, owners: &[u32]) -> Result<(u64, u64)>
     if size == 0 || size % SECTOR != 0 || size > Limits::MOST_DISK.0 {
         return Err(wrong(what, format!("has {size} bytes, which is no disk's size")));
     }
-    Ok((stat.st_dev, stat.st_ino))
+    Ok(((stat.st_dev, stat.st_ino), Bytes(size)))
 }
 
 /// Checks a kernel or an initramfs: a memfd that nobody can change, neither empty nor huge.
@@ -98,24 +95,27 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("disk");
         let both = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
-        assert!(kind(disk(&both, true, &[me()])).1.contains("0 bytes"));
+        assert!(kind(disk("the disk's descriptor", &both, true, &[me()])).1.contains("0 bytes"));
         both.set_len(4096).unwrap();
         let reading = File::open(&path).unwrap();
         let writing = OpenOptions::new().write(true).open(&path).unwrap();
         let path_only: File = rustix::fs::open(&path, OFlags::PATH, 0.into()).unwrap().into();
 
-        assert_eq!(disk(&both, true, &[me()]), disk(&reading, false, &[me() + 1, me()]));
-        assert!(disk(&both, false, &[me()]).is_ok());
+        assert_eq!(
+            disk("the disk's descriptor", &both, true, &[me()]),
+            disk("the disk's descriptor", &reading, false, &[me() + 1, me()])
+        );
+        assert!(disk("the disk's descriptor", &both, false, &[me()]).is_ok());
         for (file, writable) in
             [(&reading, true), (&writing, true), (&writing, false), (&path_only, false), (&path_only, true)]
         {
-            let (kind, message) = kind(disk(file, writable, &[me()]));
+            let (kind, message) = kind(disk("the disk's descriptor", file, writable, &[me()]));
             assert_eq!(kind, Refusal::Descriptor);
             assert!(message.contains("is not open for reading"), "{message}");
         }
-        assert!(kind(disk(&both, true, &[me() + 1])).1.contains("belongs to uid"));
+        assert!(kind(disk("the disk's descriptor", &both, true, &[me() + 1])).1.contains("belongs to uid"));
         both.set_len(4095).unwrap();
-        assert!(kind(disk(&both, true, &[me()])).1.contains("4095 bytes"));
+        assert!(kind(disk("the disk's descriptor", &both, true, &[me()])).1.contains("4095 bytes"));
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
             (writer.into(), "Fifo"),
             (socket.into(), "Socket"),
         ] {
-            let (kind, message) = kind(disk(&fd, false, &[me(), 0]));
+            let (kind, message) = kind(disk("the disk's descriptor", &fd, false, &[me(), 0]));
             assert_eq!(kind, Refusal::Descriptor);
             assert!(message.ends_with(name), "{message}");
         }

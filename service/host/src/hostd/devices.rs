@@ -1,72 +1,25 @@
-//! Loop devices and TAPs. Both last as long as somebody has them open: whatever dies, they go with it.
+//! TAPs. One lasts as long as somebody has it open: whatever dies, it goes with it.
 
 use crate::ioctl;
-use crate::refused::{Result, not_ready, refused, system};
-use banger_host::Refusal;
-use banger_model::{Slot, VmId};
+use crate::refused::{Result, not_ready, system};
+use banger_model::Slot;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Others take loop devices too: so often is a next one tried.
-const LOOP_TRIES: usize = 64;
-
 /// How long the kernel may take to let go of a device whose last user is gone.
 const SETTLE: Duration = Duration::from_secs(5);
-
-/// An attached loop device, held open.
-#[derive(Debug)]
-pub struct LoopDevice {
-    /// The device, open as the guest may use it.
-    pub fd: OwnedFd,
-    /// Its number.
-    pub number: u32,
-}
 
 /// A TAP, held open.
 #[derive(Debug)]
 pub struct Tap {
     /// Its queue.
     pub fd: OwnedFd,
-}
-
-/// The name that losetup(8) shows, by which a device is known as the VM's.
-fn loop_name(vm: VmId) -> String {
-    format!("banger:{vm}")
-}
-
-/// Attaches a free loop device over `file`.
-pub fn attach_loop(vm: VmId, file: impl AsFd, writable: bool) -> Result<LoopDevice> {
-    let open = |path: &str, writable| OpenOptions::new().read(true).write(writable).open(path);
-    let control = open("/dev/loop-control", true).map_err(not_ready("/dev/loop-control"))?;
-    for _ in 0..LOOP_TRIES {
-        let number = ioctl::loop_get_free(&control).map_err(not_ready("a free loop device"))?;
-        let path = format!("/dev/loop{number}");
-        let device = open(&path, writable).map_err(not_ready(&path))?;
-        match ioctl::loop_configure(&device, &file, writable, &loop_name(vm)) {
-            Ok(()) => return Ok(LoopDevice { fd: device.into(), number }),
-            // Somebody else was quicker.
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
-            Err(error) => return Err(system(format!("attaching {path}"))(error)),
-        }
-    }
-    Err(refused(Refusal::HostNotReady, "no loop device is free"))
-}
-
-/// Waits until loop device `number` is no longer `vm`'s.
-pub fn await_loop_gone(vm: VmId, number: u32) -> io::Result<()> {
-    let path = format!("/dev/loop{number}");
-    await_gone(&path, || match File::open(&path).and_then(ioctl::loop_name) {
-        Ok(name) => Ok(name != loop_name(vm)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(true),
-        Err(error) => Err(error),
-    })
 }
 
 /// Makes the slot's TAP: up, with the host's address, and without IPv6, which nothing here uses.
@@ -119,7 +72,7 @@ fn disable_ipv6(name: &str) {
 }
 
 /// The kernel tells nobody when a device is gone, so it is asked until then.
-fn await_gone(what: &str, gone: impl Fn() -> io::Result<bool>) -> io::Result<()> {
+pub fn await_gone(what: &str, gone: impl Fn() -> io::Result<bool>) -> io::Result<()> {
     let deadline = Instant::now() + SETTLE;
     while !gone()? {
         if Instant::now() > deadline {

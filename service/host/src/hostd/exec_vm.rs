@@ -28,9 +28,9 @@ use std::process::{Command, ExitCode, Stdio};
 /// The argument that selects this.
 pub const ARGUMENT: &str = "exec-vm";
 
-/// What to run. Seven descriptors come with it: kernel, initramfs, disk, TAP, and the listening sockets of
-/// agent, console and control, in this order.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// What to run. Six descriptors come with it: kernel, initramfs, TAP, and the listening sockets of agent, console and
+/// control, in this order; then the disks, the root first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExecVm {
     /// Which user to become, and which MAC address to give.
@@ -41,11 +41,14 @@ pub struct ExecVm {
     pub accel: Accel,
     /// By what.
     pub vmm: VmmKind,
-    /// Whether the guest writes to its disk.
-    pub writable: bool,
+    /// For each disk, whether the guest writes to it.
+    pub writable: Vec<bool>,
     /// The speed of the host's time stamp counter, for a guest under emulation.
     pub tsc_khz: Option<u32>,
 }
+
+/// How many descriptors come before the disks.
+const FIXED: usize = 6;
 
 /// What a VMM may use, where less than usual does (getrlimit(2)).
 const LIMITS: [(Resource, u64); 5] = [
@@ -75,16 +78,19 @@ fn run(socket: &OwnedFd) -> Result<std::convert::Infallible, String> {
     let told = receive(socket).map_err(step("what to run"))?;
     let (message, descriptors) = told.ok_or("nothing to run")?;
     let request: ExecVm = serde_json::from_slice(&message).map_err(|error| error.to_string())?;
-    let descriptors: [OwnedFd; 7] = descriptors.try_into().map_err(|_| "wrong number of descriptors")?;
+    if descriptors.len() != FIXED + request.writable.len() || request.writable.is_empty() {
+        return Err("wrong number of descriptors".into());
+    }
 
     confine(request.slot, request.accel)?;
 
-    // Nothing but these seven goes along.
+    // Nothing but these goes along.
     ioctl::close_all_on_exec().map_err(step("closing descriptors"))?;
     for descriptor in &descriptors {
         fcntl_setfd(descriptor, FdFlags::empty()).map_err(|error| error.to_string())?;
     }
-    let command = request.vmm.vmm().command(&machine(&request, &descriptors));
+    let machine = machine(&request, &descriptors).ok_or("wrong number of descriptors")?;
+    let command = request.vmm.vmm().command(&machine);
     let error = Command::new(&command.program)
         .args(&command.arguments)
         .env_clear()
@@ -94,21 +100,25 @@ fn run(socket: &OwnedFd) -> Result<std::convert::Infallible, String> {
     Err(format!("{}: {error}", command.program.display()))
 }
 
-fn machine(request: &ExecVm, descriptors: &[OwnedFd; 7]) -> Machine {
-    let [kernel, initrd, disk, tap, agent, console, control] =
-        descriptors.each_ref().map(|descriptor| Fd(descriptor.as_raw_fd()));
-    Machine {
+fn machine(request: &ExecVm, descriptors: &[OwnedFd]) -> Option<Machine> {
+    let numbers: Vec<Fd> = descriptors.iter().map(|descriptor| Fd(descriptor.as_raw_fd())).collect();
+    let (fixed, disks) = numbers.split_first_chunk::<FIXED>()?;
+    let [kernel, initrd, tap, agent, console, control] = *fixed;
+    let mut disks =
+        disks.iter().zip(&request.writable).map(|(fd, writable)| Disk { fd: *fd, writable: *writable });
+    Some(Machine {
         size: request.size,
         accel: request.accel,
         tsc_khz: request.tsc_khz,
         kernel,
         initrd,
-        disk: Disk { fd: disk, writable: request.writable },
+        disk: disks.next()?,
+        volumes: disks.collect(),
         network: Network { tap, mac: request.slot.network().mac },
         agent,
         console,
         control,
-    }
+    })
 }
 
 /// Gives up all that a VMM does not need. The order matters: what takes privileges comes before they go.

@@ -126,7 +126,8 @@ fn give(path: &Path, uid: Uid, gid: u32, mode: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use banger_model::Slot;
+    use crate::disks::Device;
+    use banger_model::{DiskNumber, Slot};
 
     fn folder(root: &Path) -> Folder {
         let folder = Folder::of(root, VmId::from_bits(7));
@@ -145,7 +146,7 @@ mod tests {
             pid: 1,
             start_time: 2,
             boot_id: "b".into(),
-            loop_number: 3,
+            disks: vec![Device { disk: DiskNumber::ROOT, loop_number: 3, snapshot: true }],
         };
         folder.write_record(&record).unwrap();
         assert_eq!(folder.read_record().unwrap(), Some(record));

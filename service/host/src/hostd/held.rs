@@ -1,10 +1,11 @@
 //! What is held of each VM.
 
-use crate::devices::{LoopDevice, Tap};
+use crate::devices::Tap;
+use crate::disks::{Attached, Device};
 use crate::process::Process;
 use crate::refused::{Result, refused};
 use banger_host::Refusal;
-use banger_model::{Slot, VmId};
+use banger_model::{Bytes, DiskNumber, ImageId, Slot, VmId};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,30 +15,46 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Held {
     /// Its slot, which no other VM has meanwhile.
     pub slot: Slot,
-    /// Its disk, until it is started.
-    pub disk: Option<Arc<Disk>>,
-    /// The number of its loop device, until that is known to be gone.
-    pub loop_number: Option<u32>,
+    /// Its disks, until they are known to be gone.
+    pub disks: BTreeMap<DiskNumber, HeldDisk>,
     /// Its TAP, until it is started.
     pub tap: Option<Arc<Tap>>,
     /// Its process, from its start until it is stopped, alive or not.
     pub process: Option<Arc<Process>>,
 }
 
+/// A disk of a VM.
+#[derive(Debug)]
+pub struct HeldDisk {
+    /// What it is made of.
+    pub device: Device,
+    /// The disk itself, until the VM is started.
+    pub open: Option<Arc<Disk>>,
+}
+
 /// An attached disk.
 #[derive(Debug)]
 pub struct Disk {
-    /// The loop device.
-    pub device: LoopDevice,
-    /// Device and inode number of the file below.
-    pub identity: (u64, u64),
+    /// The device.
+    pub attached: Attached,
+    /// What it was made of.
+    pub source: Source,
+}
+
+/// What a disk is to be made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    /// Device and inode number of the VM's own file.
+    pub file: (u64, u64),
     /// Whether the guest may write.
     pub writable: bool,
+    /// Of a snapshot: the image, and the disk's size.
+    pub snapshot: Option<(ImageId, Bytes)>,
 }
 
 impl Held {
     fn new(slot: Slot) -> Self {
-        Self { slot, disk: None, loop_number: None, tap: None, process: None }
+        Self { slot, disks: BTreeMap::new(), tap: None, process: None }
     }
 
     /// Whether its process lives.
@@ -46,7 +63,7 @@ impl Held {
     }
 
     fn is_empty(&self) -> bool {
-        self.disk.is_none() && self.loop_number.is_none() && self.tap.is_none() && self.process.is_none()
+        self.disks.is_empty() && self.tap.is_none() && self.process.is_none()
     }
 }
 
@@ -130,9 +147,10 @@ mod tests {
     fn what_is_held_is_not_forgotten() {
         let table = Table::default();
         table.claim(vm(1), slot(1)).unwrap();
-        table.with(vm(1), |held| held.loop_number = Some(0));
+        let device = Device { disk: DiskNumber::ROOT, loop_number: 0, snapshot: false };
+        table.with(vm(1), |held| held.disks.insert(DiskNumber::ROOT, HeldDisk { device, open: None }));
         table.forget_if_empty(vm(1));
-        assert!(table.with(vm(1), |held| held.loop_number = None).is_some());
+        assert!(table.with(vm(1), |held| held.disks.clear()).is_some());
         table.forget_if_empty(vm(1));
         assert!(table.with(vm(1), |_| ()).is_none());
     }

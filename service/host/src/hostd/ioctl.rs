@@ -91,17 +91,26 @@ pub fn loop_configure(device: impl AsFd, file: impl AsFd, writable: bool, name: 
     Ok(())
 }
 
-/// The name that [`loop_configure`] gave the loop device `device`.
+/// What is known of a loop device that is over a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoopStatus {
+    /// The name that [`loop_configure`] gave it.
+    pub name: String,
+    /// Device and inode number of the file.
+    pub file: (u64, u64),
+}
+
+/// What the loop device `device` is over.
 ///
 /// # Errors
 /// `ENXIO` if it is over no file.
-pub fn loop_name(device: impl AsFd) -> io::Result<String> {
+pub fn loop_status(device: impl AsFd) -> io::Result<LoopStatus> {
     let mut info = LoopInfo::EMPTY;
     // SAFETY: the kernel writes one `struct loop_info64`, which `info` is: plain numbers, any bits are valid.
     #[allow(unsafe_code)]
     check(unsafe { libc::ioctl(device.as_fd().as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) })?;
     let name = info.file_name.split(|byte| *byte == 0).next().unwrap_or_default();
-    Ok(String::from_utf8_lossy(name).into_owned())
+    Ok(LoopStatus { name: String::from_utf8_lossy(name).into_owned(), file: (info.device, info.inode) })
 }
 
 fn interface_request(name: &str, union: libc::__c_anonymous_ifr_ifru) -> io::Result<libc::ifreq> {

@@ -7,6 +7,8 @@
 
 mod descriptor;
 mod devices;
+mod disks;
+mod dm;
 mod exec_vm;
 mod folder;
 mod held;
@@ -23,6 +25,7 @@ mod verbs;
 
 use banger_model::VmId;
 use clap::Parser;
+use disks::Images;
 use folder::{Folder, Owner};
 use listen::Listener;
 use process::Process;
@@ -100,7 +103,8 @@ fn run(flags: &Flags, activated: Option<Listener>) -> io::Result<()> {
     let boot =
         rustix::fs::open(&flags.boot, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| io::Error::other(format!("{}: {error}", flags.boot.display())))?;
-    let verbs = Verbs::new(Machine { vms: vms.clone(), boot, owner: peer }, peer.uid);
+    let verbs =
+        Verbs::new(Machine { vms: vms.clone(), boot, owner: peer, images: Images::default() }, peer.uid);
     find_again(&vms, &verbs)?;
     let listener = match activated {
         Some(listener) => listener,
@@ -134,6 +138,7 @@ fn find_user(user: &str) -> io::Result<Owner> {
 /// Takes on the VMs that another life of this helper started, and removes what is left of those that ended
 /// meanwhile.
 fn find_again(vms: &Path, verbs: &Verbs<Machine>) -> io::Result<()> {
+    dm::sweep();
     let boot_id = record::boot_id()?;
     for entry in std::fs::read_dir(vms)? {
         let name = entry?.file_name();

@@ -1,5 +1,6 @@
 //! What is written down about a VM's process, so that another life of this helper finds it again.
 
+use crate::disks::Device;
 use banger_model::{Slot, VmId};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -17,8 +18,8 @@ pub struct Record {
     pub start_time: u64,
     /// In which life of the machine ([`boot_id`]).
     pub boot_id: String,
-    /// The number of its loop device.
-    pub loop_number: u32,
+    /// Its disks.
+    pub disks: Vec<Device>,
 }
 
 /// When a process began, in clock ticks since boot: with the pid and the boot's id it stands for

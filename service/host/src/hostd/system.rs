@@ -1,6 +1,7 @@
 //! What the verbs do to the machine, behind a trait: tests put another one there.
 
-use crate::devices::{self, LoopDevice, Tap};
+use crate::devices::{self, Tap};
+use crate::disks::{self, Attached, Device, Images, Snapshot};
 use crate::exec_vm::{self, ExecVm};
 use crate::folder::{Folder, Owner};
 use crate::process::Process;
@@ -9,7 +10,7 @@ use crate::refused::{Result, after_rollback, not_ready, refused, system};
 use crate::tsc;
 use banger_host::Refusal;
 use banger_host::packet::{receive, send};
-use banger_model::{Accel, KernelName, VmId};
+use banger_model::{Accel, DiskNumber, KernelName, VmId};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -28,10 +29,20 @@ const EXEC: Duration = Duration::from_secs(30);
 pub trait System: Send + Sync {
     /// Opens the host's kernel of that release.
     fn open_kernel(&self, release: &KernelName) -> Result<OwnedFd>;
+    /// Why device-mapper cannot be used; `None` if it can.
+    fn why_no_device_mapper(&self) -> Option<String>;
     /// Attaches a loop device.
-    fn attach_loop(&self, vm: VmId, file: BorrowedFd<'_>, writable: bool) -> Result<LoopDevice>;
-    /// Waits until it is gone.
-    fn await_loop_gone(&self, vm: VmId, number: u32) -> io::Result<()>;
+    fn attach_loop(
+        &self,
+        vm: VmId,
+        disk: DiskNumber,
+        file: BorrowedFd<'_>,
+        writable: bool,
+    ) -> Result<Attached>;
+    /// Attaches a snapshot of an image.
+    fn attach_snapshot(&self, vm: VmId, snapshot: &Snapshot<'_>) -> Result<Attached>;
+    /// Waits until a disk is gone.
+    fn await_disk_gone(&self, vm: VmId, device: &Device) -> io::Result<()>;
     /// Makes a TAP.
     fn make_tap(&self, slot: banger_model::Slot) -> Result<Tap>;
     /// Waits until it is gone.
@@ -55,8 +66,8 @@ pub struct Launch<'a> {
     pub kernel: BorrowedFd<'a>,
     /// The initramfs, checked.
     pub initrd: BorrowedFd<'a>,
-    /// The disk.
-    pub disk: &'a LoopDevice,
+    /// The disks, the root first.
+    pub disks: Vec<&'a Attached>,
     /// The network.
     pub tap: &'a Tap,
 }
@@ -70,6 +81,8 @@ pub struct Machine {
     pub boot: OwnedFd,
     /// Who connects to VMs' sockets.
     pub owner: Owner,
+    /// The images that VMs share.
+    pub images: Images,
 }
 
 impl System for Machine {
@@ -84,12 +97,26 @@ impl System for Machine {
         })
     }
 
-    fn attach_loop(&self, vm: VmId, file: BorrowedFd<'_>, writable: bool) -> Result<LoopDevice> {
-        devices::attach_loop(vm, file, writable)
+    fn why_no_device_mapper(&self) -> Option<String> {
+        disks::why_no_device_mapper()
     }
 
-    fn await_loop_gone(&self, vm: VmId, number: u32) -> io::Result<()> {
-        devices::await_loop_gone(vm, number)
+    fn attach_loop(
+        &self,
+        vm: VmId,
+        disk: DiskNumber,
+        file: BorrowedFd<'_>,
+        writable: bool,
+    ) -> Result<Attached> {
+        disks::attach_loop(vm, disk, file, writable)
+    }
+
+    fn attach_snapshot(&self, vm: VmId, snapshot: &Snapshot<'_>) -> Result<Attached> {
+        self.images.attach_snapshot(vm, snapshot)
+    }
+
+    fn await_disk_gone(&self, vm: VmId, device: &Device) -> io::Result<()> {
+        disks::await_disk_gone(vm, device)
     }
 
     fn make_tap(&self, slot: banger_model::Slot) -> Result<Tap> {
@@ -163,16 +190,16 @@ impl Machine {
             pid: process.pid,
             start_time: start_time(process.pid).map_err(system("the process's start time"))?,
             boot_id: boot_id().map_err(system("the boot's id"))?,
-            loop_number: launch.disk.number,
+            disks: launch.disks.iter().map(|disk| disk.device).collect(),
         })?;
         folder.open_to(self.owner)?;
 
-        let exec = ExecVm { tsc_khz: tsc::khz(), ..launch.exec };
+        let exec = ExecVm { tsc_khz: tsc::khz(), ..launch.exec.clone() };
         let message = serde_json::to_vec(&exec).map_err(|error| system("JSON")(error.into()))?;
         let [agent, console, control] = sockets.each_ref().map(AsFd::as_fd);
-        let disk = launch.disk.fd.as_fd();
-        let descriptors =
-            [launch.kernel, launch.initrd, disk, launch.tap.fd.as_fd(), agent, console, control];
+        let fixed = [launch.kernel, launch.initrd, launch.tap.fd.as_fd(), agent, console, control];
+        let disks = launch.disks.iter().map(|disk| disk.fd.as_fd());
+        let descriptors: Vec<_> = fixed.into_iter().chain(disks).collect();
         send(socket, &message, &descriptors).map_err(system("telling a process what to run"))?;
         set_socket_timeout(socket, Timeout::Recv, Some(EXEC))
             .map_err(|error| system("a time limit")(error.into()))?;

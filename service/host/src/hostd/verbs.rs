@@ -1,15 +1,16 @@
 //! The verbs: each checks all that it was given, then acts.
 
 use crate::descriptor;
+use crate::disks::{Attached, SECTOR, Snapshot};
 use crate::exec_vm::ExecVm;
-use crate::held::{Disk, Table};
+use crate::held::{Disk, HeldDisk, Source, Table};
 use crate::process::Process;
 use crate::record::Record;
 use crate::refused::{Refused, Result, refused};
 use crate::system::{Launch, System};
 use crate::turns::Turns;
 use banger_host::{PROTOCOL, Refusal, Reply, Request, VmStatus, packet};
-use banger_model::{Bytes, Limits, MachineSize, Slot, VmId};
+use banger_model::{Bytes, DiskNumber, ImageId, Limits, MachineSize, Slot, VmId};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -40,7 +41,11 @@ impl<S: System> Verbs<S> {
     pub fn adopt(&self, record: &Record, process: Arc<Process>) -> Result<()> {
         self.table.claim(record.vm, record.slot)?;
         self.table.with(record.vm, |held| {
-            held.loop_number = Some(record.loop_number);
+            held.disks = record
+                .disks
+                .iter()
+                .map(|device| (device.disk, HeldDisk { device: *device, open: None }))
+                .collect();
             held.process = Some(process);
         });
         Ok(())
@@ -69,14 +74,20 @@ impl<S: System> Verbs<S> {
                     Err(failure) => Err(failure),
                 }
             }
-            Request::AttachLoop { vm, slot, writable } => {
-                done(self.attach_loop(vm, slot, writable, &descriptors[0], caller))
+            Request::ProbeDisks {} => {
+                Ok(Reply::Disks { no_device_mapper: self.system.why_no_device_mapper() })
             }
-            Request::DetachLoop { vm } => done(self.detach_loop(vm)),
+            Request::AttachLoop { vm, slot, disk, writable } => {
+                done(self.attach_loop(vm, slot, disk, writable, &descriptors[0], caller))
+            }
+            Request::AttachSnapshot { vm, slot, image, size } => {
+                done(self.attach_snapshot(vm, slot, (image, size), &descriptors, caller))
+            }
+            Request::DetachDisk { vm, disk } => done(self.detach_disk(vm, disk)),
             Request::MakeTap { vm, slot } => done(self.make_tap(vm, slot)),
             Request::RemoveTap { vm } => done(self.remove_tap(vm)),
             Request::StartVm { vm, slot, size, accel, vmm } => {
-                let exec = ExecVm { slot, size, accel, vmm, writable: false, tsc_khz: None };
+                let exec = ExecVm { slot, size, accel, vmm, writable: Vec::new(), tsc_khz: None };
                 self.start_vm(vm, exec, &descriptors[0], &descriptors[1])
             }
             Request::StopVm { vm } => done(self.stop_vm(vm)),
@@ -85,19 +96,67 @@ impl<S: System> Verbs<S> {
         (reply.unwrap_or_else(Reply::from), None)
     }
 
-    fn attach_loop(&self, vm: VmId, slot: Slot, writable: bool, file: &OwnedFd, caller: u32) -> Result<()> {
-        let identity = descriptor::disk(file, writable, &[self.peer, caller])?;
+    fn attach_loop(
+        &self,
+        vm: VmId,
+        slot: Slot,
+        disk: DiskNumber,
+        writable: bool,
+        file: &OwnedFd,
+        caller: u32,
+    ) -> Result<()> {
+        let (identity, _) = descriptor::disk("the disk's descriptor", file, writable, &[self.peer, caller])?;
+        let source = Source { file: identity, writable, snapshot: None };
+        self.attach(vm, slot, disk, source, || self.system.attach_loop(vm, disk, file.as_fd(), writable))
+    }
+
+    fn attach_snapshot(
+        &self,
+        vm: VmId,
+        slot: Slot,
+        (image, size): (ImageId, Bytes),
+        descriptors: &[OwnedFd],
+        caller: u32,
+    ) -> Result<()> {
+        let owners = [self.peer, caller];
+        let [rootfs, cow] = descriptors else {
+            return Err(refused(Refusal::Descriptor, "a snapshot takes two descriptors"));
+        };
+        let (identity, length) = descriptor::disk("the image's descriptor", rootfs, false, &owners)?;
+        let (file, _) = descriptor::disk("the disk's descriptor", cow, true, &owners)?;
+        if size < length || size > Limits::MOST_DISK || size.0 % SECTOR != 0 {
+            let message = format!("a disk of {} bytes for an image of {}", size.0, length.0);
+            return Err(refused(Refusal::Range, message));
+        }
+        let source = Source { file, writable: true, snapshot: Some((image, size)) };
+        let (rootfs, cow) = (rootfs.as_fd(), cow.as_fd());
+        let snapshot = Snapshot { image, rootfs, identity, length, cow, size };
+        self.attach(vm, slot, DiskNumber::ROOT, source, || self.system.attach_snapshot(vm, &snapshot))
+    }
+
+    /// Gives a VM a disk, unless it has that one already.
+    fn attach(
+        &self,
+        vm: VmId,
+        slot: Slot,
+        disk: DiskNumber,
+        source: Source,
+        attach: impl FnOnce() -> Result<Attached>,
+    ) -> Result<()> {
         self.table.claim(vm, slot)?;
         let done = self.unless_started(vm).and_then(|()| {
-            match self.table.with(vm, |held| held.disk.clone()).flatten() {
-                Some(disk) if (disk.identity, disk.writable) == (identity, writable) => Ok(()),
-                Some(_) => Err(refused(Refusal::WrongState, format!("VM {vm} has another disk"))),
+            let held = self.table.with(vm, |held| {
+                let there = held.disks.get(&disk)?;
+                Some(there.open.as_ref().is_some_and(|open| open.source == source))
+            });
+            match held.flatten() {
+                Some(true) => Ok(()),
+                Some(false) => Err(refused(Refusal::WrongState, format!("VM {vm} has another disk {disk}"))),
                 None => {
-                    let device = self.system.attach_loop(vm, file.as_fd(), writable)?;
-                    self.table.with(vm, |held| {
-                        held.loop_number = Some(device.number);
-                        held.disk = Some(Arc::new(Disk { device, identity, writable }));
-                    });
+                    let attached = attach()?;
+                    let device = attached.device;
+                    let open = Some(Arc::new(Disk { attached, source }));
+                    self.table.with(vm, |held| held.disks.insert(disk, HeldDisk { device, open }));
                     Ok(())
                 }
             }
@@ -106,9 +165,9 @@ impl<S: System> Verbs<S> {
         done
     }
 
-    fn detach_loop(&self, vm: VmId) -> Result<()> {
+    fn detach_disk(&self, vm: VmId, disk: DiskNumber) -> Result<()> {
         self.unless_running(vm)?;
-        let left = self.let_loop_go(vm);
+        let left = self.let_disk_go(vm, disk);
         self.table.forget_if_empty(vm);
         left
     }
@@ -140,28 +199,32 @@ impl<S: System> Verbs<S> {
         descriptor::boot_file("the initramfs's descriptor", initrd)?;
         self.unless_started(vm)?;
         let wrong = |why: &str| refused(Refusal::WrongState, format!("VM {vm} {why}"));
-        let held = self.table.with(vm, |held| (held.slot, held.disk.clone(), held.tap.clone()));
-        let (slot, disk, tap) = held.ok_or_else(|| wrong("has neither a disk nor a TAP"))?;
+        let held = self.table.with(vm, |held| {
+            let disks: Vec<Arc<Disk>> = held.disks.values().filter_map(|disk| disk.open.clone()).collect();
+            let has_root = held.disks.contains_key(&DiskNumber::ROOT);
+            (held.slot, has_root.then_some(disks), held.tap.clone())
+        });
+        let (slot, disks, tap) = held.ok_or_else(|| wrong("has neither a disk nor a TAP"))?;
         if slot != exec.slot {
             return Err(refused(Refusal::SlotTaken, format!("VM {vm} has slot {}", u16::from(slot))));
         }
-        let disk = disk.ok_or_else(|| wrong("has no disk"))?;
+        let disks = disks.ok_or_else(|| wrong("has no disk"))?;
         let tap = tap.ok_or_else(|| wrong("has no TAP"))?;
-        exec.writable = disk.writable;
+        exec.writable = disks.iter().map(|disk| disk.source.writable).collect();
 
         let process = self.system.launch(&Launch {
             vm,
             exec,
             kernel: kernel.as_fd(),
             initrd: initrd.as_fd(),
-            disk: &disk.device,
+            disks: disks.iter().map(|disk| &disk.attached).collect(),
             tap: &tap,
         })?;
         let pid = process.pid;
         // The devices are the process's own from here on: they go when it does.
         self.table.with(vm, |held| {
             held.process = Some(process);
-            held.disk = None;
+            held.disks.values_mut().for_each(|disk| disk.open = None);
             held.tap = None;
         });
         Ok(Reply::Started { pid })
@@ -174,8 +237,11 @@ impl<S: System> Verbs<S> {
             process.end().map_err(|error| refused(Refusal::Rollback, error.to_string()))?;
         }
         let remove = |error: std::io::Error| refused(Refusal::Rollback, error.to_string());
-        let steps =
-            [self.let_loop_go(vm), self.let_tap_go(vm), self.system.remove_folder(vm).map_err(remove)];
+        let disks = self.table.with(vm, |held| held.disks.keys().copied().collect::<Vec<_>>());
+        let mut steps: Vec<Result<()>> =
+            disks.unwrap_or_default().into_iter().map(|disk| self.let_disk_go(vm, disk)).collect();
+        steps.push(self.let_tap_go(vm));
+        steps.push(self.system.remove_folder(vm).map_err(remove));
         let left: Vec<String> =
             steps.into_iter().filter_map(|step| step.err()).map(|failure| failure.message).collect();
         if !left.is_empty() {
@@ -208,15 +274,16 @@ impl<S: System> Verbs<S> {
         Reply::Vms { vms, more: false }
     }
 
-    fn let_loop_go(&self, vm: VmId) -> Result<()> {
-        let number = self.table.with(vm, |held| {
-            held.disk = None;
-            held.loop_number
+    fn let_disk_go(&self, vm: VmId, disk: DiskNumber) -> Result<()> {
+        let device = self.table.with(vm, |held| {
+            let held = held.disks.get_mut(&disk)?;
+            held.open = None;
+            Some(held.device)
         });
-        let Some(number) = number.flatten() else { return Ok(()) };
-        let gone = self.system.await_loop_gone(vm, number);
+        let Some(device) = device.flatten() else { return Ok(()) };
+        let gone = self.system.await_disk_gone(vm, &device);
         gone.map_err(|error| refused(Refusal::Rollback, error.to_string()))?;
-        self.table.with(vm, |held| held.loop_number = None);
+        self.table.with(vm, |held| held.disks.remove(&disk));
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! The verbs over a machine that only pretends: files stand for devices, `sleep` for a VMM.
 
 use super::*;
-use crate::devices::{LoopDevice, Tap};
+use crate::devices::Tap;
+use crate::disks::Device;
 use crate::refused::system;
 use banger_host::{VmmKind, seal};
 use banger_model::{Accel, Cpus, KernelName};
@@ -39,14 +40,25 @@ impl System for Pretended {
         Ok(File::open(path).unwrap().into())
     }
 
-    fn attach_loop(&self, _: VmId, _: BorrowedFd<'_>, _: bool) -> Result<LoopDevice> {
-        self.act("attach").map_err(system("attach"))?;
-        Ok(LoopDevice { fd: nothing(), number: 7 })
+    fn why_no_device_mapper(&self) -> Option<String> {
+        self.act("probe").err().map(|error| error.to_string())
     }
 
-    fn await_loop_gone(&self, _: VmId, number: u32) -> io::Result<()> {
-        assert_eq!(number, 7);
-        self.act("loop gone")
+    fn attach_loop(&self, _: VmId, disk: DiskNumber, _: BorrowedFd<'_>, _: bool) -> Result<Attached> {
+        self.act("attach").map_err(system("attach"))?;
+        Ok(Attached { fd: nothing(), device: Device { disk, loop_number: 7, snapshot: false } })
+    }
+
+    fn attach_snapshot(&self, _: VmId, snapshot: &Snapshot<'_>) -> Result<Attached> {
+        assert!(snapshot.length <= snapshot.size);
+        self.act("snapshot").map_err(system("snapshot"))?;
+        let device = Device { disk: DiskNumber::ROOT, loop_number: 7, snapshot: true };
+        Ok(Attached { fd: nothing(), device })
+    }
+
+    fn await_disk_gone(&self, _: VmId, device: &Device) -> io::Result<()> {
+        assert_eq!(device.loop_number, 7);
+        self.act("disk gone")
     }
 
     fn make_tap(&self, _: Slot) -> Result<Tap> {
@@ -114,7 +126,7 @@ impl Bench {
     }
 
     fn attach(&self, vm: VmId, number: u16, name: &str) -> std::result::Result<Reply, Refusal> {
-        let request = Request::AttachLoop { vm, slot: slot(number), writable: true };
+        let request = Request::AttachLoop { vm, slot: slot(number), disk: DiskNumber::ROOT, writable: true };
         self.ask(request, vec![self.disk(name)])
     }
 
@@ -164,7 +176,7 @@ fn a_life() {
     assert_eq!(status.exit, None);
     assert_eq!(bench.stop(), Ok(Reply::Done));
     assert_eq!(bench.list(), []);
-    assert_eq!(bench.done(), ["attach", "tap", "launch", "loop gone", "tap gone", "folder gone"]);
+    assert_eq!(bench.done(), ["attach", "tap", "launch", "disk gone", "tap gone", "folder gone"]);
 }
 
 #[test]
@@ -176,7 +188,10 @@ fn again_is_no_error() {
     }
     assert_eq!(bench.done(), ["attach", "tap"]);
     for _ in 0..2 {
-        assert_eq!(bench.ask(Request::DetachLoop { vm: VM }, Vec::new()), Ok(Reply::Done));
+        assert_eq!(
+            bench.ask(Request::DetachDisk { vm: VM, disk: DiskNumber::ROOT }, Vec::new()),
+            Ok(Reply::Done)
+        );
         assert_eq!(bench.ask(Request::RemoveTap { vm: VM }, Vec::new()), Ok(Reply::Done));
         assert_eq!(bench.stop(), Ok(Reply::Done));
     }
@@ -195,7 +210,10 @@ fn nothing_out_of_order() {
     assert_eq!(bench.start(), Err(Refusal::WrongState), "twice");
     assert_eq!(bench.attach(VM, 1, "disk"), Err(Refusal::WrongState));
     assert_eq!(bench.tap(VM, 1), Err(Refusal::WrongState));
-    assert_eq!(bench.ask(Request::DetachLoop { vm: VM }, Vec::new()), Err(Refusal::WrongState));
+    assert_eq!(
+        bench.ask(Request::DetachDisk { vm: VM, disk: DiskNumber::ROOT }, Vec::new()),
+        Err(Refusal::WrongState)
+    );
     assert_eq!(bench.ask(Request::RemoveTap { vm: VM }, Vec::new()), Err(Refusal::WrongState));
     bench.stop().unwrap();
 }
@@ -233,7 +251,7 @@ fn sizes_have_ranges() {
 #[test]
 fn descriptors_are_counted_and_checked() {
     let bench = Bench::new();
-    let attach = || Request::AttachLoop { vm: VM, slot: slot(1), writable: true };
+    let attach = || Request::AttachLoop { vm: VM, slot: slot(1), disk: DiskNumber::ROOT, writable: true };
     for count in [0, 2] {
         let descriptors = (0..count).map(|_| bench.disk("disk")).collect();
         assert_eq!(bench.ask(attach(), descriptors), Err(Refusal::Descriptor), "{count}");
@@ -278,10 +296,10 @@ fn a_stop_goes_on_past_errors_and_can_be_repeated() {
     bench.attach(VM, 1, "disk").unwrap();
     bench.tap(VM, 1).unwrap();
     bench.start().unwrap();
-    bench.fail(&["loop gone", "tap gone", "folder gone"]);
+    bench.fail(&["disk gone", "tap gone", "folder gone"]);
     let (reply, _) = bench.verbs.answer(Request::StopVm { vm: VM }, Vec::new(), me());
     let Reply::Failed { kind: Refusal::Rollback, message } = reply else { panic!("{reply:?}") };
-    assert_eq!(message, "loop gone failed; tap gone failed; folder gone failed");
+    assert_eq!(message, "disk gone failed; tap gone failed; folder gone failed");
     assert!(bench.list()[0].exit.is_some());
     bench.fail(&[]);
     assert_eq!(bench.stop(), Ok(Reply::Done));
@@ -313,8 +331,8 @@ fn a_long_listing_comes_in_pages_that_fit() {
     let process = || Process::watch(Command::new("/bin/true").spawn().unwrap()).unwrap();
     for number in 0..12 {
         let vm = VmId::from_bits(u64::from(number));
-        let record =
-            Record { vm, slot: slot(number), pid: 1, start_time: 1, boot_id: String::new(), loop_number: 7 };
+        let disks = vec![Device { disk: DiskNumber::ROOT, loop_number: 7, snapshot: false }];
+        let record = Record { vm, slot: slot(number), pid: 1, start_time: 1, boot_id: String::new(), disks };
         bench.verbs.adopt(&record, process()).unwrap();
     }
     let mut seen = Vec::new();
@@ -332,4 +350,59 @@ fn a_long_listing_comes_in_pages_that_fit() {
     }
     assert_eq!(seen, (0..12).map(VmId::from_bits).collect::<Vec<_>>());
     assert!(pages > 1);
+}
+
+fn snapshot(bench: &Bench, size: u64) -> std::result::Result<Reply, Refusal> {
+    let image = ImageId::from_bits(9);
+    let request = Request::AttachSnapshot { vm: VM, slot: slot(1), image, size: Bytes(size) };
+    bench.ask(request, vec![bench.disk("image"), bench.disk("cow")])
+}
+
+#[test]
+fn a_snapshot_is_a_disk_and_no_smaller_than_its_image() {
+    let bench = Bench::new();
+    for size in [0, 4095, 4097, Limits::MOST_DISK.0 + 4096] {
+        assert_eq!(snapshot(&bench, size), Err(Refusal::Range), "{size}");
+    }
+    assert_eq!(bench.list(), []);
+    for _ in 0..2 {
+        assert_eq!(snapshot(&bench, 8192), Ok(Reply::Done));
+    }
+    assert_eq!(bench.done(), ["snapshot"]);
+    assert_eq!(snapshot(&bench, 4096), Err(Refusal::WrongState), "of another size");
+    assert_eq!(bench.attach(VM, 1, "cow"), Err(Refusal::WrongState), "of another kind");
+    bench.tap(VM, 1).unwrap();
+    bench.start().unwrap();
+    bench.stop().unwrap();
+    assert_eq!(bench.done(), ["tap", "launch", "disk gone", "tap gone", "folder gone"]);
+}
+
+#[test]
+fn volumes_come_and_go_one_by_one() {
+    let bench = Bench::new();
+    let volume = |number: u8| DiskNumber::try_from(number).unwrap();
+    let attach = |number: u8, name: &str| {
+        let request = Request::AttachLoop { vm: VM, slot: slot(1), disk: volume(number), writable: false };
+        bench.ask(request, vec![bench.disk(name)])
+    };
+    attach(2, "second").unwrap();
+    attach(1, "first").unwrap();
+    bench.tap(VM, 1).unwrap();
+    assert_eq!(bench.start(), Err(Refusal::WrongState), "volumes alone are nothing to start");
+    bench.attach(VM, 1, "disk").unwrap();
+    assert_eq!(bench.ask(Request::DetachDisk { vm: VM, disk: volume(2) }, Vec::new()), Ok(Reply::Done));
+    attach(2, "another").unwrap();
+    bench.start().unwrap();
+    bench.done();
+    bench.stop().unwrap();
+    assert_eq!(bench.done(), ["disk gone", "disk gone", "disk gone", "tap gone", "folder gone"]);
+}
+
+#[test]
+fn what_the_host_has_is_told() {
+    let bench = Bench::new();
+    let probe = || bench.ask(Request::ProbeDisks {}, Vec::new());
+    assert_eq!(probe(), Ok(Reply::Disks { no_device_mapper: None }));
+    bench.fail(&["probe"]);
+    assert_eq!(probe(), Ok(Reply::Disks { no_device_mapper: Some("probe failed".into()) }));
 }
