@@ -25,6 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("banger-polkit", &["banger-model"]),
     ("banger-kernel", &["banger-model"]),
     ("banger-vmm", &["banger-model"]),
+    ("banger-dns", &["banger-model"]),
     ("banger-agent", &["banger-guest", "banger-model"]),
     ("banger-image", &["banger-ext4", "banger-model"]),
     ("banger-host", &["banger-model", "banger-systemd", "banger-vmm"]),
@@ -34,6 +35,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "banger-agent",
             "banger-dbus",
+            "banger-dns",
             "banger-guest",
             "banger-host",
             "banger-image",

@@ -6,7 +6,6 @@
 
 mod answer;
 mod limit;
-mod network;
 mod places;
 mod reverse;
 mod server;
@@ -15,10 +14,5 @@ mod udp;
 mod zone;
 
 pub use answer::{LONGEST_UDP, Transport, answer, refuse};
-pub use network::Network;
-pub use reverse::zones as reverse_zones;
 pub use server::{Server, SharedZone, Sockets};
 pub use zone::{TTL, Zone};
-
-/// The domain, without dots around it.
-pub const DOMAIN: &str = "vm";

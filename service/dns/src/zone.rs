@@ -1,8 +1,8 @@
 //! What there is to answer with.
 
-use crate::network::{Network, bits_of, cut};
-use crate::{DOMAIN, reverse};
-use banger_model::VmName;
+use crate::reverse::parse;
+use banger_model::range::{Network, bits_of, cut};
+use banger_model::{VmName, reverse};
 use hickory_proto::rr::rdata::{A, AAAA, NS, PTR, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use std::collections::{BTreeMap, HashMap};
@@ -73,7 +73,7 @@ impl Zone {
     /// Gives a VM these addresses and no others; none when it does not run.
     pub fn set(&mut self, name: &VmName, addresses: Vec<IpAddr>) {
         self.take_out(name.as_str());
-        if let Ok(full) = Name::from_labels([name.as_str(), DOMAIN]) {
+        if let Ok(full) = Name::from_labels([name.as_str(), VmName::DOMAIN]) {
             self.pointers.extend(addresses.iter().map(|address| (*address, full.clone())));
         }
         self.names.insert(name.as_str().to_owned(), addresses);
@@ -112,7 +112,7 @@ impl Zone {
     pub fn find(&self, name: &Name) -> Found<'_> {
         let mut labels = name.iter().rev();
         match labels.next() {
-            Some(last) if last.eq_ignore_ascii_case(DOMAIN.as_bytes()) => {}
+            Some(last) if last.eq_ignore_ascii_case(VmName::DOMAIN.as_bytes()) => {}
             _ => return self.find_reverse(name),
         }
         let zone = apex();
@@ -131,7 +131,7 @@ impl Zone {
     }
 
     fn find_reverse(&self, name: &Name) -> Found<'_> {
-        let Some(asked) = reverse::parse(name) else { return Found::Elsewhere };
+        let Some(asked) = parse(name) else { return Found::Elsewhere };
         let inside = |network: &&Network| {
             network.contains(asked.address) && asked.bits >= reverse::apex_bits(**network)
         };
@@ -186,12 +186,12 @@ impl Zone {
     }
 
     fn authority(&self) -> SOA {
-        let mailbox = Name::from_labels(["hostmaster", DOMAIN]).unwrap_or_default();
+        let mailbox = Name::from_labels(["hostmaster", VmName::DOMAIN]).unwrap_or_default();
         SOA::new(apex(), mailbox, self.serial, REFRESH, RETRY, EXPIRE, NEGATIVE_TTL)
     }
 }
 
 /// The domain's own name, which is also the server's: no VM can be called so.
 fn apex() -> Name {
-    Name::from_labels([DOMAIN]).unwrap_or_default()
+    Name::from_labels([VmName::DOMAIN]).unwrap_or_default()
 }

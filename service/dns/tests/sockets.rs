@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure here is the test's")]
 
-use banger_dns::{Network, Server, SharedZone, Sockets, Zone};
+use banger_dns::{Server, SharedZone, Sockets, Zone};
+use banger_model::range::Network;
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use std::io::{Read, Write};

@@ -1,7 +1,9 @@
 //! The real host, behind the helper's socket.
 
 use crate::packet::{receive, send};
-use crate::{Answer, Host, HostError, PROTOCOL, Reply, Request, SnapshotDisk, StartVm, VmStatus};
+use crate::{
+    Answer, Host, HostError, NameRouting, PROTOCOL, Reply, Request, SnapshotDisk, StartVm, VmStatus,
+};
 use banger_model::{DiskNumber, KernelName, Slot, VmId};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::os::fd::{AsFd, OwnedFd};
@@ -138,6 +140,23 @@ impl Host for HostClient {
         self.call(Request::StopVm { vm }, Vec::new(), done)
     }
 
+    fn bind_dns(&self, port: u16) -> Answer<'_, Vec<OwnedFd>> {
+        self.call(Request::BindDns { port }, Vec::new(), |reply, received| {
+            (reply == Reply::Done && received.len() % 2 == 0).then_some(received)
+        })
+    }
+
+    fn route_dns(&self, port: u16, owner: OwnedFd) -> Answer<'_, ()> {
+        self.call(Request::RouteDns { port }, vec![owner], done)
+    }
+
+    fn show_dns(&self) -> Answer<'_, (NameRouting, String)> {
+        self.call(Request::ShowDns {}, Vec::new(), |reply, _| match reply {
+            Reply::Dns { routing, message } => Some((routing, message)),
+            _ => None,
+        })
+    }
+
     fn list_vms(&self) -> Answer<'_, Vec<VmStatus>> {
         Box::pin(async move {
             let mut all: Vec<VmStatus> = Vec::new();
@@ -191,7 +210,7 @@ mod tests {
 
     #[test]
     fn answers_are_read() {
-        let hello = against(Some(r#"{"reply":"hello","version":2}"#), async |host| host.hello().await);
+        let hello = against(Some(r#"{"reply":"hello","version":3}"#), async |host| host.hello().await);
         assert!(hello.is_ok(), "{hello:?}");
         let vm = VmId::from_bits(1);
         let stop = against(Some(r#"{"reply":"done"}"#), async |host| host.stop_vm(vm).await);

@@ -1,6 +1,6 @@
 //! A host for tests: the same rules about order, and nothing behind them.
 
-use crate::{Answer, Host, HostError, Refusal, SnapshotDisk, StartVm, Verb, VmStatus};
+use crate::{Answer, Host, HostError, NameRouting, Refusal, SnapshotDisk, StartVm, Verb, VmStatus};
 use banger_model::{DiskNumber, KernelName, MachineSize, Slot, VmId};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,6 +23,8 @@ struct State {
     calls: Vec<(Verb, Option<VmId>)>,
     pids: u32,
     device_mapper: bool,
+    /// The pipe of whoever wants names routed.
+    names: Option<OwnedFd>,
 }
 
 /// What the fake host holds of a VM.
@@ -254,6 +256,24 @@ impl Host for FakeHost {
         self.call(Verb::StopVm, Some(vm), move |state| {
             state.vms.remove(&vm);
             Ok(())
+        })
+    }
+
+    fn bind_dns(&self, _: u16) -> Answer<'_, Vec<OwnedFd>> {
+        self.call(Verb::BindDns, None, |_| Ok(Vec::new()))
+    }
+
+    fn route_dns(&self, _: u16, owner: OwnedFd) -> Answer<'_, ()> {
+        self.call(Verb::RouteDns, None, |state| {
+            state.names = Some(owner);
+            Ok(())
+        })
+    }
+
+    fn show_dns(&self) -> Answer<'_, (NameRouting, String)> {
+        self.call(Verb::ShowDns, None, |state| match state.names {
+            Some(_) => Ok((NameRouting::Routed, String::new())),
+            None => Ok((NameRouting::Off, String::new())),
         })
     }
 

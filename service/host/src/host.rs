@@ -1,6 +1,6 @@
 //! The verbs as a trait.
 
-use crate::{HostError, VmStatus, VmmKind};
+use crate::{HostError, NameRouting, VmStatus, VmmKind};
 use banger_model::{Accel, Bytes, DiskNumber, ImageId, KernelName, MachineSize, Slot, VmId};
 use std::{fs::File, future::Future, os::fd::OwnedFd, pin::Pin};
 
@@ -53,6 +53,18 @@ pub trait Host: Send + Sync {
     /// Ends a VM's process (SIGTERM, after two seconds SIGKILL), and removes its disks, TAP and run
     /// folder. Nothing happens if there is no such VM.
     fn stop_vm(&self, vm: VmId) -> Answer<'_, ()>;
+
+    /// Binds the sockets that VMs' names are served on: for each of the host's own addresses in the VMs' networks one for
+    /// datagrams, then a listening one. They are the caller's.
+    fn bind_dns(&self, port: u16) -> Answer<'_, Vec<OwnedFd>>;
+
+    /// Has the host's resolver look VMs' names up at those sockets, for as long as the other end of `owner`, the reading end
+    /// of a pipe, is open. Later calls replace earlier ones. The resolver is told in the background;
+    /// [`Host::show_dns`] says how that went. The pipe breaks when the helper ends: then it has to be asked again.
+    fn route_dns(&self, port: u16, owner: OwnedFd) -> Answer<'_, ()>;
+
+    /// How the host's resolver has taken it, and why in words.
+    fn show_dns(&self) -> Answer<'_, (NameRouting, String)>;
 
     /// Every VM of which the helper holds something, in the order of their ids.
     fn list_vms(&self) -> Answer<'_, Vec<VmStatus>>;

@@ -8,7 +8,7 @@ use std::fmt;
 
 /// The version of this protocol. It changes whenever a message does: daemon and helper are installed
 /// together, so an old one beside a new one only means that it has to be restarted.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// What the helper can be asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,6 +87,20 @@ pub enum Request {
         /// Which VM.
         vm: VmId,
     },
+    /// Binds the sockets that VMs' names are served on. Replies with two descriptors for each of the host's own
+    /// addresses in the VMs' networks: for datagrams, and for connections.
+    BindDns {
+        /// The port; the addresses are the helper's to know.
+        port: u16,
+    },
+    /// Tells the host's resolver where VMs' names are served, now and whenever it has to be told again. One descriptor: the
+    /// reading end of a pipe, whose closed other end takes it back.
+    RouteDns {
+        /// The port.
+        port: u16,
+    },
+    /// How the host's resolver has taken it.
+    ShowDns {},
     /// Lists VMs in the order of their ids.
     ListVms {
         /// The last one of the previous page.
@@ -123,6 +137,13 @@ pub enum Reply {
         /// Whether there are more after the last one.
         more: bool,
     },
+    /// To ShowDns.
+    Dns {
+        /// How it is, for programs.
+        routing: NameRouting,
+        /// The same in words; empty when there is nothing to say.
+        message: String,
+    },
     /// It was refused, or failed.
     Failed {
         /// Why, for programs.
@@ -150,6 +171,24 @@ pub struct VmStatus {
     pub stderr_tail: String,
 }
 
+/// What has become of VMs' names in the host's resolver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NameRouting {
+    /// Nobody has asked for it.
+    Off,
+    /// There is no message bus to tell it over.
+    NoBus,
+    /// There is no resolver that can be told.
+    NoResolver,
+    /// There is no bridge yet that it could be told of.
+    NoBridge,
+    /// It has been told.
+    Routed,
+    /// It did not take it; that is tried again.
+    Failed,
+}
+
 /// The name of a verb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verb {
@@ -173,6 +212,12 @@ pub enum Verb {
     StartVm,
     /// [`Request::StopVm`]
     StopVm,
+    /// [`Request::BindDns`]
+    BindDns,
+    /// [`Request::RouteDns`]
+    RouteDns,
+    /// [`Request::ShowDns`]
+    ShowDns,
     /// [`Request::ListVms`]
     ListVms,
 }
@@ -191,6 +236,9 @@ impl Request {
             Request::RemoveTap { .. } => Verb::RemoveTap,
             Request::StartVm { .. } => Verb::StartVm,
             Request::StopVm { .. } => Verb::StopVm,
+            Request::BindDns { .. } => Verb::BindDns,
+            Request::RouteDns { .. } => Verb::RouteDns,
+            Request::ShowDns {} => Verb::ShowDns,
             Request::ListVms { .. } => Verb::ListVms,
         }
     }
@@ -201,6 +249,9 @@ impl Request {
             Request::Hello { .. }
             | Request::OpenHostKernel { .. }
             | Request::ProbeDisks {}
+            | Request::BindDns { .. }
+            | Request::RouteDns { .. }
+            | Request::ShowDns {}
             | Request::ListVms { .. } => None,
             Request::AttachLoop { vm, .. }
             | Request::AttachSnapshot { vm, .. }
@@ -215,7 +266,7 @@ impl Request {
     /// How many descriptors come with it.
     pub fn descriptors(&self) -> usize {
         match self {
-            Request::AttachLoop { .. } => 1,
+            Request::AttachLoop { .. } | Request::RouteDns { .. } => 1,
             Request::AttachSnapshot { .. } | Request::StartVm { .. } => 2,
             _ => 0,
         }
@@ -265,6 +316,9 @@ mod tests {
                 vmm: VmmKind::Qemu
             }),
             vm.clone().prop_map(|vm| Request::StopVm { vm }),
+            any::<u16>().prop_map(|port| Request::BindDns { port }),
+            any::<u16>().prop_map(|port| Request::RouteDns { port }),
+            Just(Request::ShowDns {}),
             proptest::option::of(vm).prop_map(|after| Request::ListVms { after }),
         ]
     }

@@ -11,6 +11,8 @@ mod image;
 mod job;
 mod name;
 mod plan;
+pub mod range;
+pub mod reverse;
 mod slot;
 mod spec;
 mod vm;

@@ -56,6 +56,11 @@ name!(
     "VM name",
     dns_label
 );
+impl VmName {
+    /// The domain that VMs' names are in, without dots around it.
+    pub const DOMAIN: &str = "vm";
+}
+
 name!(
     /// An image's name: a DNS label too, so that a VM can be named after its image.
     ImageName,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::network::Network;
+use banger_model::range::Network;
 use hickory_proto::rr::{Name, RData, Record};
 use proptest::prelude::*;
 use std::net::IpAddr;
@@ -63,7 +63,7 @@ fn names_have_addresses_and_addresses_names() {
     found("WeB.Vm.", T::A, &[V4]);
     found("6.0.30.172.in-addr.arpa.", T::PTR, &["web.vm."]);
     found("6.0.30.172.IN-ADDR.arpa.", T::PTR, &["web.vm."]);
-    found(&crate::reverse::name(V6.parse().unwrap(), 128), T::PTR, &["web.vm."]);
+    found(&banger_model::reverse::name(V6.parse().unwrap(), 128), T::PTR, &["web.vm."]);
     found("1.0.30.172.in-addr.arpa.", T::PTR, &["vm."]);
     found("vm.", T::A, &["172.30.0.1"]);
     found("vm.", T::NS, &["vm."]);

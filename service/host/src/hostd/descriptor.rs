@@ -71,6 +71,18 @@ pub fn host_kernel(fd: impl AsFd) -> Result<()> {
     }
 }
 
+/// Checks the reading end of a pipe.
+pub fn pipe(fd: impl AsFd) -> Result<()> {
+    let what = "the pipe";
+    let stat = fstat(&fd).map_err(|error| wrong(what, error))?;
+    let flags = fcntl_getfl(&fd).map_err(|error| wrong(what, error))?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Fifo if flags & (OFlags::ACCMODE | OFlags::PATH) == OFlags::RDONLY => Ok(()),
+        FileType::Fifo => Err(wrong(what, "is not open for reading alone")),
+        other => Err(wrong(what, format!("is no pipe but {other:?}"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,5 +185,14 @@ mod tests {
         let (socket, _other) = UnixStream::pair().unwrap();
         assert_eq!(kind(boot_file("the kernel", &socket)).0, Refusal::Descriptor);
         assert_eq!(kind(boot_file("the kernel", File::open("/").unwrap())).0, Refusal::Descriptor);
+    }
+
+    #[test]
+    fn a_pipe_is_its_reading_end() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        assert_eq!(pipe(&reader), Ok(()));
+        for other in [OwnedFd::from(writer), File::open("/dev/null").unwrap().into()] {
+            assert_eq!(pipe(other).unwrap_err().kind, Refusal::Descriptor);
+        }
     }
 }

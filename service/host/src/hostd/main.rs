@@ -14,9 +14,11 @@ mod folder;
 mod held;
 mod ioctl;
 mod listen;
+mod names;
 mod process;
 mod record;
 mod refused;
+mod resolver;
 mod serve;
 mod system;
 mod tsc;
@@ -30,6 +32,7 @@ use folder::{Folder, Owner};
 use listen::Listener;
 use process::Process;
 use record::Record;
+use resolver::Resolver;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{SocketFlags, accept_with};
@@ -103,8 +106,15 @@ fn run(flags: &Flags, activated: Option<Listener>) -> io::Result<()> {
     let boot =
         rustix::fs::open(&flags.boot, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| io::Error::other(format!("{}: {error}", flags.boot.display())))?;
-    let verbs =
-        Verbs::new(Machine { vms: vms.clone(), boot, owner: peer, images: Images::default() }, peer.uid);
+    let resolver = Arc::new(Resolver::start()?);
+    let machine = Machine {
+        vms: vms.clone(),
+        boot,
+        owner: peer,
+        images: Images::default(),
+        resolver: Arc::clone(&resolver),
+    };
+    let verbs = Verbs::new(machine, peer.uid);
     find_again(&vms, &verbs)?;
     let listener = match activated {
         Some(listener) => listener,
@@ -117,6 +127,7 @@ fn run(flags: &Flags, activated: Option<Listener>) -> io::Result<()> {
     tracing::info!(run = %flags.run.display(), peer = peer.uid, "listening");
     accept_until(&stop, &listener, &Server::new(verbs, peer.uid))?;
     notifier.stopping();
+    resolver.stop();
     listener.remove()
 }
 

@@ -59,7 +59,7 @@ impl<S: System + 'static> Server<S> {
         let refuse = |kind, message: &str| {
             tracing::warn!(message, "refused a connection");
             // Whoever it is may not even be there any more.
-            let _ = reply(socket, &refused(kind, message).into(), None);
+            let _ = reply(socket, &refused(kind, message).into(), &[]);
             None
         };
         let uid = match socket_peercred(socket) {
@@ -87,15 +87,17 @@ impl<S: System + 'static> Server<S> {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     let answer = refused(Refusal::Malformed, "the packet is too large");
-                    return reply(socket, &answer.into(), None);
+                    return reply(socket, &answer.into(), &[]);
                 }
                 Err(error) => return Err(error),
             };
-            let (answer, descriptor) = match serde_json::from_slice(&message) {
+            let (answer, descriptors) = match serde_json::from_slice(&message) {
                 Ok(request) => self.carry_out(request, descriptors, caller),
-                Err(error) => (refused(Refusal::Malformed, format!("not a request: {error}")).into(), None),
+                Err(error) => {
+                    (refused(Refusal::Malformed, format!("not a request: {error}")).into(), Vec::new())
+                }
             };
-            reply(socket, &answer, descriptor.as_ref())?;
+            reply(socket, &answer, &descriptors)?;
         }
     }
 
@@ -105,7 +107,7 @@ impl<S: System + 'static> Server<S> {
         request: Request,
         descriptors: Vec<OwnedFd>,
         caller: u32,
-    ) -> (Reply, Option<OwnedFd>) {
+    ) -> (Reply, Vec<OwnedFd>) {
         let _counted = Counted::new(self, |load| &mut load.verbs);
         let (verb, vm) = (request.verb(), request.vm().map(tracing::field::display));
         let begun = Instant::now();
@@ -133,8 +135,8 @@ impl<S> Server<S> {
     }
 }
 
-fn reply(socket: &OwnedFd, answer: &Reply, descriptor: Option<&OwnedFd>) -> io::Result<()> {
-    let descriptors: Vec<_> = descriptor.iter().map(|fd| fd.as_fd()).collect();
+fn reply(socket: &OwnedFd, answer: &Reply, descriptors: &[OwnedFd]) -> io::Result<()> {
+    let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
     send(socket, &serde_json::to_vec(answer)?, &descriptors)
 }
 

@@ -4,12 +4,14 @@ use crate::devices::{self, Tap};
 use crate::disks::{self, Attached, Device, Images, Snapshot};
 use crate::exec_vm::{self, ExecVm};
 use crate::folder::{Folder, Owner};
+use crate::names;
 use crate::process::Process;
 use crate::record::{Record, boot_id, start_time};
 use crate::refused::{Result, after_rollback, not_ready, refused, system};
+use crate::resolver::Resolver;
 use crate::tsc;
-use banger_host::Refusal;
 use banger_host::packet::{receive, send};
+use banger_host::{NameRouting, Refusal};
 use banger_model::{Accel, DiskNumber, KernelName, VmId};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -47,6 +49,12 @@ pub trait System: Send + Sync {
     fn make_tap(&self, slot: banger_model::Slot) -> Result<Tap>;
     /// Waits until it is gone.
     fn await_tap_gone(&self, slot: banger_model::Slot) -> io::Result<()>;
+    /// Binds the sockets that names are served on.
+    fn bind_dns(&self, port: u16) -> Result<Vec<OwnedFd>>;
+    /// Has the host's resolver told, until the other end of the pipe is closed.
+    fn route_dns(&self, port: u16, owner: OwnedFd) -> Result<()>;
+    /// How the resolver has taken it.
+    fn show_dns(&self) -> (NameRouting, String);
     /// Starts a VM, in a run folder of its own. If that fails, nothing of it is left.
     fn launch(&self, launch: &Launch<'_>) -> Result<Arc<Process>>;
     /// The last words of a VM's process.
@@ -83,6 +91,8 @@ pub struct Machine {
     pub owner: Owner,
     /// The images that VMs share.
     pub images: Images,
+    /// What keeps the host's resolver told.
+    pub resolver: Arc<Resolver>,
 }
 
 impl System for Machine {
@@ -125,6 +135,19 @@ impl System for Machine {
 
     fn await_tap_gone(&self, slot: banger_model::Slot) -> io::Result<()> {
         devices::await_tap_gone(slot)
+    }
+
+    fn bind_dns(&self, port: u16) -> Result<Vec<OwnedFd>> {
+        names::sockets(port)
+    }
+
+    fn route_dns(&self, port: u16, owner: OwnedFd) -> Result<()> {
+        self.resolver.route(names::route(port)?, owner);
+        Ok(())
+    }
+
+    fn show_dns(&self) -> (NameRouting, String) {
+        self.resolver.state()
     }
 
     fn launch(&self, launch: &Launch<'_>) -> Result<Arc<Process>> {

@@ -51,17 +51,17 @@ impl<S: System> Verbs<S> {
         Ok(())
     }
 
-    /// Carries out one request of `caller`. The second result is a descriptor that goes with the reply.
+    /// Carries out one request of `caller`. The second result are the descriptors that go with the reply.
     pub fn answer(
         &self,
         request: Request,
-        descriptors: Vec<OwnedFd>,
+        mut descriptors: Vec<OwnedFd>,
         caller: u32,
-    ) -> (Reply, Option<OwnedFd>) {
+    ) -> (Reply, Vec<OwnedFd>) {
         if descriptors.len() != request.descriptors() {
             let (verb, wanted, got) = (request.verb(), request.descriptors(), descriptors.len());
             let message = format!("{verb} comes with {wanted} descriptors, not {got}");
-            return (refused(Refusal::Descriptor, message).into(), None);
+            return (refused(Refusal::Descriptor, message).into(), Vec::new());
         }
         let _turn = request.vm().map(|vm| self.turns.take(vm));
         let done = |result: Result<()>| result.map(|()| Reply::Done);
@@ -70,7 +70,7 @@ impl<S: System> Verbs<S> {
             Request::OpenHostKernel { release } => {
                 let opened = self.system.open_kernel(&release);
                 match opened.and_then(|file| descriptor::host_kernel(&file).map(|()| file)) {
-                    Ok(file) => return (Reply::Done, Some(file)),
+                    Ok(file) => return (Reply::Done, vec![file]),
                     Err(failure) => Err(failure),
                 }
             }
@@ -91,9 +91,24 @@ impl<S: System> Verbs<S> {
                 self.start_vm(vm, exec, &descriptors[0], &descriptors[1])
             }
             Request::StopVm { vm } => done(self.stop_vm(vm)),
+            Request::BindDns { port } => match self.system.bind_dns(port) {
+                Ok(sockets) => return (Reply::Done, sockets),
+                Err(failure) => Err(failure),
+            },
+            Request::RouteDns { port } => done(self.route_dns(port, descriptors.pop())),
+            Request::ShowDns {} => {
+                let (routing, message) = self.system.show_dns();
+                Ok(Reply::Dns { routing, message })
+            }
             Request::ListVms { after } => Ok(self.list_vms(after)),
         };
-        (reply.unwrap_or_else(Reply::from), None)
+        (reply.unwrap_or_else(Reply::from), Vec::new())
+    }
+
+    fn route_dns(&self, port: u16, owner: Option<OwnedFd>) -> Result<()> {
+        let owner = owner.ok_or_else(|| refused(Refusal::Descriptor, "there is no pipe"))?;
+        descriptor::pipe(&owner)?;
+        self.system.route_dns(port, owner)
     }
 
     fn attach_loop(

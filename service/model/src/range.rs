@@ -38,13 +38,28 @@ impl fmt::Display for Network {
     }
 }
 
+/// Where this host's VMs are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Own {
+    /// The networks that their addresses come from.
+    pub networks: Vec<Network>,
+    /// The host's own addresses in them.
+    pub hosts: Vec<IpAddr>,
+}
+
+/// Where VMs are on every host.
+pub fn own() -> Own {
+    let first = IpAddr::from([172, 30, 0, 0]);
+    Own { networks: vec![Network::new(first, 18)], hosts: vec![IpAddr::from([172, 30, 0, 1])] }
+}
+
 /// How many bits an address of that family has.
-pub(crate) fn bits_of(address: IpAddr) -> u8 {
+pub fn bits_of(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
 /// The address with all bits after the first `prefix` being zero.
-pub(crate) fn cut(address: IpAddr, prefix: u8) -> IpAddr {
+pub fn cut(address: IpAddr, prefix: u8) -> IpAddr {
     match address {
         IpAddr::V4(v4) => {
             let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
