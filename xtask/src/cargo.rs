@@ -17,6 +17,17 @@ pub enum Profile {
     Release,
 }
 
+impl Profile {
+    /// What cargo is told for it. The moments at which tests make faults happen are in no release; that does not
+    /// even compile.
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Profile::Debug => &["--features=bangerd/faults,banger-host/faults"],
+            Profile::Release => &["--release"],
+        }
+    }
+}
+
 /// Our programs, built.
 #[derive(Debug, Clone)]
 pub struct Programs {
@@ -41,9 +52,7 @@ pub fn cargo() -> Command {
 pub fn build(profile: Profile) -> Result<Programs> {
     let mut own = cargo();
     own.args(["build", "--quiet", "--package=banger", "--package=bangerd", "--package=banger-host"]);
-    if profile == Profile::Release {
-        own.arg("--release");
-    }
+    own.args(profile.arguments());
     machine::run(&mut own).context("the programs do not build")?;
 
     let folder = target().join("guest");
@@ -67,4 +76,23 @@ pub fn build(profile: Profile) -> Result<Programs> {
         hostd: bin.join("banger-hostd"),
         guest: folder.join(GUEST_TARGET).join("guest/banger-guest"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_release_has_moments_for_faults() {
+        assert!(!Profile::Release.arguments().concat().contains("feature"));
+        for source in ["service/daemon/src/fault.rs", "service/host/src/hostd/fault.rs"] {
+            let text = std::fs::read_to_string(root().join(source)).unwrap();
+            let guard = "#[cfg(all(feature = \"faults\", not(debug_assertions)))]\ncompile_error!(";
+            assert!(text.contains(guard), "{source} can be built for a release");
+        }
+        for manifest in ["service/daemon/Cargo.toml", "service/host/Cargo.toml"] {
+            let text = std::fs::read_to_string(root().join(manifest)).unwrap();
+            assert!(text.contains("faults = []") && !text.contains("default ="), "{manifest}");
+        }
+    }
 }

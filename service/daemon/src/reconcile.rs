@@ -65,11 +65,11 @@ fn sweep(folder: &Path, known: &HashSet<String>) -> Result<(), Error> {
 async fn machines(service: &Arc<Service>) -> Result<(), Error> {
     let vms = service.store.vms()?;
     let on_host = service.host.list_vms().await?;
-    for status in &on_host {
-        if !vms.iter().any(|vm| vm.id == status.vm) {
-            tracing::warn!(vm = %status.vm, "ending a VM that nobody knows");
-            let end = service.host.stop_vm(status.vm);
-            moment(service, Some(status.vm), RecoverStep::EndUnknown, end).await?;
+    for status in on_host.iter().filter(|status| !vms.iter().any(|vm| vm.id == status.vm)) {
+        tracing::warn!(vm = %status.vm, "ending a VM that nobody knows");
+        let end = service.host.stop_vm(status.vm);
+        if let Err(error) = moment(service, Some(status.vm), RecoverStep::EndUnknown, end).await {
+            tracing::error!(vm = %status.vm, %error, "a VM that nobody knows is still there");
         }
     }
     for vm in vms {
@@ -109,24 +109,42 @@ async fn settle(service: &Arc<Service>, vm: &VmRow, status: Option<&VmStatus>) -
     let lives = status.is_some_and(|status| status.running);
     // A removal that could not be written down, because the disk was full, begins with the VM's disk.
     let whole = vm.has_disk && service.disk(vm.id).exists();
-    match verdict(vm, whole, lives) {
-        Verdict::Adopt => moment(service, Some(vm.id), RecoverStep::Adopt, adopt(service, vm, status)).await,
+    let verdict = verdict(vm, whole, lives);
+    if status.is_some() && verdict != Verdict::Adopt {
+        // The helper holds something of it, whatever is written here: the journal then says so, and it is undone.
+        service.store.begin_steps(vm.id)?;
+    }
+    match verdict {
+        Verdict::Adopt => {
+            match moment(service, Some(vm.id), RecoverStep::Adopt, adopt(service, vm, status)).await {
+                Ok(()) => Ok(()),
+                // It ended just now, or nobody can reach it any more.
+                Err(error) => end(service, vm, Some(error.to_string())).await,
+            }
+        }
         Verdict::Leave => take_down(service, vm.id, Plan::Recover).await,
         Verdict::Remove => {
             service.store.set_vm_state(vm.id, VmState::Deleting, "")?;
             lifecycle::remove(service, vm.id, Plan::Recover).await
         }
         Verdict::End => {
-            let (how, why) = match vm.state {
-                VmState::Starting => (VmEvent::Fail, "banger ended while the VM started: start it again"),
-                _ => (VmEvent::Stopped, ""),
+            let why = match vm.state {
+                VmState::Starting => Some("banger ended while the VM started: start it again".to_owned()),
+                VmState::Running | VmState::Paused => start::exit_of(service, vm.id).await,
+                _ => None,
             };
-            lifecycle::ended(service, vm.id, Plan::Recover, how, why).await?;
-            match vm.spec.remove {
-                true => lifecycle::remove(service, vm.id, Plan::Recover).await,
-                false => Ok(()),
-            }
+            end(service, vm, why).await
         }
+    }
+}
+
+/// Takes away what a VM had, and the VM itself if it was to go when it stops. `why` it failed, if it did.
+async fn end(service: &Arc<Service>, vm: &VmRow, why: Option<String>) -> Result<(), Error> {
+    let how = if why.is_some() { VmEvent::Fail } else { VmEvent::Stopped };
+    lifecycle::ended(service, vm.id, Plan::Recover, how, why.as_deref().unwrap_or_default()).await?;
+    match vm.spec.remove {
+        true => lifecycle::remove(service, vm.id, Plan::Recover).await,
+        false => Ok(()),
     }
 }
 

@@ -8,7 +8,12 @@ use banger_model::{DiskNumber, KernelName, Slot, VmId};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::{fs::File, io};
+use std::{fs::File, io, time::Duration};
+
+/// A helper that ended is started again by whoever holds its socket: so often, and after such pauses, is a verb that
+/// [`crate::Verb::repeats`] asked again.
+const REPEATS: usize = 5;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The client of `banger-hostd`. Each verb has a connection and a blocking thread of its own, so none waits for
 /// another, and a helper that has been restarted is found again by itself.
@@ -28,12 +33,26 @@ impl HostClient {
         &self,
         request: Request,
         descriptors: Vec<OwnedFd>,
-        read: impl FnOnce(Reply, Vec<OwnedFd>) -> Option<T> + Send + 'static,
+        read: impl Fn(Reply, Vec<OwnedFd>) -> Option<T> + Send + 'static,
     ) -> Answer<'_, T> {
         let path = self.path.clone();
         Box::pin(async move {
             let verb = request.verb();
-            let blocking = move || exchange(&path, &request, &descriptors, read);
+            let blocking = move || {
+                let mut repeats = if verb.repeats() { REPEATS } else { 0 };
+                let mut lost = false;
+                loop {
+                    let answer = exchange(&path, &request, &descriptors, &read);
+                    // Nobody there at all is no restart: only one that was there is waited for.
+                    lost |= matches!(answer, Err(HostError::Lost { .. }));
+                    let gone = matches!(answer, Err(HostError::Lost { .. } | HostError::Unreachable { .. }));
+                    if !(lost && gone) || repeats == 0 {
+                        return answer;
+                    }
+                    repeats -= 1;
+                    std::thread::sleep(PAUSE);
+                }
+            };
             tokio::task::spawn_blocking(blocking)
                 .await
                 .unwrap_or_else(|gone| Err(HostError::Lost { verb, source: io::Error::other(gone) }))
@@ -52,7 +71,7 @@ fn exchange<T>(
     path: &Path,
     request: &Request,
     descriptors: &[OwnedFd],
-    read: impl FnOnce(Reply, Vec<OwnedFd>) -> Option<T>,
+    read: impl Fn(Reply, Vec<OwnedFd>) -> Option<T>,
 ) -> Result<T, HostError> {
     let verb = request.verb();
     let lost = |source| HostError::Lost { verb, source };
@@ -188,6 +207,14 @@ mod tests {
         answer: Option<&'static str>,
         ask: impl AsyncFnOnce(&HostClient) -> Result<T, HostError>,
     ) -> Result<T, HostError> {
+        against_each(vec![answer], ask)
+    }
+
+    /// A helper that does so with one request after the other.
+    fn against_each<T>(
+        answers: Vec<Option<&'static str>>,
+        ask: impl AsyncFnOnce(&HostClient) -> Result<T, HostError>,
+    ) -> Result<T, HostError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let socket =
@@ -195,11 +222,13 @@ mod tests {
         bind(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
         listen(&socket, 1).unwrap();
         let helper = std::thread::spawn(move || {
-            let connection = accept(&socket).unwrap();
-            let (request, _) = receive(&connection).unwrap().unwrap();
-            assert!(serde_json::from_slice::<Request>(&request).is_ok());
-            if let Some(answer) = answer {
-                send(&connection, answer.as_bytes(), &[]).unwrap();
+            for answer in answers {
+                let connection = accept(&socket).unwrap();
+                let (request, _) = receive(&connection).unwrap().unwrap();
+                assert!(serde_json::from_slice::<Request>(&request).is_ok());
+                if let Some(answer) = answer {
+                    send(&connection, answer.as_bytes(), &[]).unwrap();
+                }
             }
         });
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -221,6 +250,13 @@ mod tests {
     }
 
     #[test]
+    fn an_undo_in_whose_middle_the_helper_ends_is_asked_again() {
+        let answers = vec![None, None, Some(r#"{"reply":"done"}"#)];
+        let stop = against_each(answers, async |host| host.stop_vm(VmId::from_bits(1)).await);
+        assert!(stop.is_ok(), "{stop:?}");
+    }
+
+    #[test]
     fn what_is_no_answer_is_an_error() {
         let vm = VmId::from_bits(1);
         for answer in [r#"{"reply":"started","pid":1}"#, "{}", "x", r#"{"reply":"more"}"#] {
@@ -234,8 +270,9 @@ mod tests {
         let done = Some(r#"{"reply":"done"}"#);
         let error = against(done, async |host| host.open_host_kernel(release).await).unwrap_err();
         assert!(matches!(error, HostError::Protocol { .. }), "without its descriptor: {error:?}");
-        let error = against(None, async |host| host.hello().await).unwrap_err();
-        assert!(matches!(error, HostError::Lost { .. }), "{error:?}");
+        let slot = Slot::try_from(1).unwrap();
+        let error = against(None, async |host| host.make_tap(vm, slot).await).unwrap_err();
+        assert!(matches!(error, HostError::Lost { .. }), "what makes something is asked once: {error:?}");
     }
 
     #[tokio::test]

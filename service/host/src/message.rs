@@ -273,6 +273,23 @@ impl Request {
     }
 }
 
+impl Verb {
+    /// Whether it is asked again when the helper ended in the middle: looking and undoing do no harm twice. What makes
+    /// something does not help alone, because what was made before it went with the helper.
+    pub fn repeats(self) -> bool {
+        matches!(
+            self,
+            Verb::Hello
+                | Verb::OpenHostKernel
+                | Verb::ProbeDisks
+                | Verb::DetachDisk
+                | Verb::RemoveTap
+                | Verb::StopVm
+                | Verb::ListVms
+        )
+    }
+}
+
 impl fmt::Display for Verb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)

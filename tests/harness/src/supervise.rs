@@ -16,8 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A service is given up after it ended this often within [`RESTART_WINDOW`]; systemd's default is the same.
-const RESTARTS: usize = 5;
+/// A service is given up after it ended this often within [`RESTART_WINDOW`]: oftener than a test kills it, and
+/// less often than one that cannot start does by itself.
+const RESTARTS: usize = 100;
 /// See [`RESTARTS`].
 const RESTART_WINDOW: Duration = Duration::from_secs(10);
 /// How long a program has between SIGTERM and SIGKILL.

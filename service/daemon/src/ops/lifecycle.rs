@@ -17,7 +17,9 @@ pub async fn start(service: &Arc<Service>, id: VmId, job: &Job) -> Result<(), Er
         return Ok(());
     }
     // What an earlier undo could not remove is in the way of a new start.
-    take_down(service, id, Plan::Rollback).await?;
+    if !service.store.begun_steps(id)?.is_empty() {
+        take_down(service, id, Plan::Rollback).await?;
+    }
     enter(service, &vm, VmEvent::Start, "").await?;
     let cancel = job.cancel.child_token();
     machine.set_start(&cancel);

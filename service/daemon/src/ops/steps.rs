@@ -113,10 +113,18 @@ pub async fn carry_out(
 /// [`Error::Leftovers`] lists what could not be undone.
 pub async fn take_down(service: &Service, vm: VmId, plan: Plan) -> Result<(), Error> {
     let mut left = Vec::new();
-    for step in service.store.begun_steps(vm)?.into_iter().rev() {
-        let word = step.undo().unwrap_or(step.word());
-        match fault::step(service, Some(vm), plan, word, undo(service, vm, step)).await {
-            Ok(()) => service.store.end_step(vm, step)?,
+    let begun = service.store.begun_steps(vm)?;
+    for step in StartStep::PLAN.iter().rev().copied() {
+        let Some(word) = step.undo() else { continue };
+        let undone = async {
+            match begun.contains(&step) {
+                true => undo(service, vm, step).await,
+                false => Ok(()),
+            }
+        };
+        match fault::step(service, Some(vm), plan, word, undone).await {
+            Ok(()) if begun.contains(&step) => service.store.end_step(vm, step)?,
+            Ok(()) => {}
             Err(error) => left.push(format!("{word}: {error}")),
         }
     }

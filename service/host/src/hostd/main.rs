@@ -10,6 +10,8 @@ mod devices;
 mod disks;
 mod dm;
 mod exec_vm;
+mod fault;
+mod find_again;
 mod folder;
 mod held;
 mod ioctl;
@@ -20,18 +22,16 @@ mod record;
 mod refused;
 mod resolver;
 mod serve;
+mod strays;
 mod system;
 mod tsc;
 mod turns;
 mod verbs;
 
-use banger_model::VmId;
 use clap::Parser;
 use disks::Images;
-use folder::{Folder, Owner};
+use folder::Owner;
 use listen::Listener;
-use process::Process;
-use record::Record;
 use resolver::Resolver;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
@@ -48,6 +48,9 @@ use std::time::Duration;
 use system::Machine;
 use verbs::Verbs;
 
+/// The run folder of the one helper of a host. Tests have others, in other folders.
+const RUN: &str = "/run/banger";
+
 /// How long verbs under way may take when this ends.
 const LAST_VERBS: Duration = Duration::from_secs(20);
 
@@ -56,7 +59,7 @@ const LAST_VERBS: Duration = Duration::from_secs(20);
 #[command(version)]
 struct Flags {
     /// Where the socket and the VMs' run folders are
-    #[arg(long, value_name = "DIR", default_value = "/run/banger")]
+    #[arg(long, value_name = "DIR", default_value = RUN)]
     run: PathBuf,
     /// Where the host's kernels are
     #[arg(long, value_name = "DIR", default_value = "/boot")]
@@ -102,6 +105,8 @@ fn run(flags: &Flags, activated: Option<Listener>) -> io::Result<()> {
         signal_hook::low_level::pipe::register(signal, stopped.try_clone()?)?;
     }
     let _only_one = listen::run_folder(&flags.run)?;
+    #[cfg(feature = "faults")]
+    fault::listened::at(&flags.run);
     let vms = flags.run.join("vm");
     let boot =
         rustix::fs::open(&flags.boot, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -115,7 +120,8 @@ fn run(flags: &Flags, activated: Option<Listener>) -> io::Result<()> {
         resolver: Arc::clone(&resolver),
     };
     let verbs = Verbs::new(machine, peer.uid);
-    find_again(&vms, &verbs)?;
+    dm::sweep();
+    find_again::find_again(&vms, &verbs, flags.run == Path::new(RUN))?;
     let listener = match activated {
         Some(listener) => listener,
         None => listen::bound(&flags.run, peer)?,
@@ -144,48 +150,6 @@ fn find_user(user: &str) -> io::Result<Owner> {
         (None, Some(number)) => Ok(Owner { uid: number, gid: number }),
         (None, None) => Err(io::Error::other(format!("there is no user {user}: make it, or give --peer"))),
     }
-}
-
-/// Takes on the VMs that another life of this helper started, and removes what is left of those that ended
-/// meanwhile.
-fn find_again(vms: &Path, verbs: &Verbs<Machine>) -> io::Result<()> {
-    dm::sweep();
-    let boot_id = record::boot_id()?;
-    for entry in std::fs::read_dir(vms)? {
-        let name = entry?.file_name();
-        let Some(vm) = name.to_str().and_then(|name| name.parse::<VmId>().ok()) else {
-            tracing::warn!(?name, "left alone what is no VM's folder");
-            continue;
-        };
-        let folder = Folder::of(vms, vm);
-        match folder.read_record().and_then(|record| find_process(vm, record, &boot_id)) {
-            Ok(Some((record, process))) => {
-                let pid = process.pid;
-                match verbs.adopt(&record, process) {
-                    Ok(()) => tracing::info!(%vm, pid, "found again"),
-                    Err(error) => tracing::error!(%vm, pid, %error, "left alone a VM"),
-                }
-            }
-            Ok(None) => {
-                folder.remove()?;
-                tracing::info!(%vm, "removed what a VM has left");
-            }
-            Err(error) => tracing::error!(%vm, %error, "left alone a VM's folder"),
-        }
-    }
-    Ok(())
-}
-
-fn find_process(
-    vm: VmId,
-    record: Option<Record>,
-    boot_id: &str,
-) -> io::Result<Option<(Record, Arc<Process>)>> {
-    let Some(record) = record.filter(|record| record.boot_id == boot_id) else { return Ok(None) };
-    if record.vm != vm {
-        return Err(io::Error::other(format!("its record is VM {}'s", record.vm)));
-    }
-    Ok(Process::adopt(record.pid, record.start_time)?.map(|process| (record, process)))
 }
 
 /// Serves connections until `stop` can be read. VMs go on when this ends.

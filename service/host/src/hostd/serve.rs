@@ -1,5 +1,6 @@
 //! Connections: who may talk, and one request after the other.
 
+use crate::fault;
 use crate::refused::refused;
 use crate::system::System;
 use crate::verbs::Verbs;
@@ -109,7 +110,9 @@ impl<S: System + 'static> Server<S> {
         caller: u32,
     ) -> (Reply, Vec<OwnedFd>) {
         let _counted = Counted::new(self, |load| &mut load.verbs);
-        let (verb, vm) = (request.verb(), request.vm().map(tracing::field::display));
+        let (verb, of) = (request.verb(), request.vm());
+        let vm = of.map(tracing::field::display);
+        fault::come(verb, "before", of);
         let begun = Instant::now();
         let answer = self.verbs.answer(request, descriptors, caller);
         let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -119,6 +122,7 @@ impl<S: System + 'static> Server<S> {
             _ if vm.is_none() => tracing::debug!(%verb, ms, "done"),
             _ => tracing::info!(%verb, vm, ms, "done"),
         }
+        fault::come(verb, "after", of);
         answer
     }
 

@@ -3,6 +3,7 @@
 use crate::devices::{self, Tap};
 use crate::disks::{self, Attached, Device, Images, Snapshot};
 use crate::exec_vm::{self, ExecVm};
+use crate::fault;
 use crate::folder::{Folder, Owner};
 use crate::names;
 use crate::process::Process;
@@ -11,7 +12,7 @@ use crate::refused::{Result, after_rollback, not_ready, refused, system};
 use crate::resolver::Resolver;
 use crate::tsc;
 use banger_host::packet::{receive, send};
-use banger_host::{NameRouting, Refusal};
+use banger_host::{NameRouting, Refusal, Verb};
 use banger_model::{Accel, DiskNumber, KernelName, VmId};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -155,7 +156,10 @@ impl System for Machine {
             File::options().read(true).write(true).open("/dev/kvm").map_err(not_ready("/dev/kvm"))?;
         }
         let folder = Folder::of(&self.vms, launch.vm);
+        // One that could not be removed before is in the way; nobody who runs has it.
+        folder.remove().map_err(system("a folder of an earlier start"))?;
         folder.create()?;
+        fault::come(Verb::StartVm, "folder", Some(launch.vm));
         self.launch_in(&folder, launch).map_err(|failure| {
             let left = folder.remove().err().map(|error| error.to_string());
             after_rollback(failure, left.into_iter().collect())
@@ -191,6 +195,7 @@ impl Machine {
             .spawn()
             .map_err(system("starting a process"))?;
         let process = Process::watch(child).map_err(system("watching a process"))?;
+        fault::come(Verb::StartVm, "spawned", Some(launch.vm));
         self.exec(folder, launch, &process, &ours, &sockets).map_err(|failure| {
             let left = process.end().err().map(|error| error.to_string());
             after_rollback(failure, left.into_iter().collect())
@@ -216,6 +221,7 @@ impl Machine {
             disks: launch.disks.iter().map(|disk| disk.device).collect(),
         })?;
         folder.open_to(self.owner)?;
+        fault::come(Verb::StartVm, "recorded", Some(launch.vm));
 
         let exec = ExecVm { tsc_khz: tsc::khz(), ..launch.exec.clone() };
         let message = serde_json::to_vec(&exec).map_err(|error| system("JSON")(error.into()))?;
@@ -226,7 +232,9 @@ impl Machine {
         send(socket, &message, &descriptors).map_err(system("telling a process what to run"))?;
         set_socket_timeout(socket, Timeout::Recv, Some(EXEC))
             .map_err(|error| system("a time limit")(error.into()))?;
-        match receive(socket).map_err(system("waiting for a process to run the VMM"))? {
+        let answer = receive(socket).map_err(system("waiting for a process to run the VMM"))?;
+        fault::come(Verb::StartVm, "told", Some(launch.vm));
+        match answer {
             None => Ok(()),
             Some((failure, _)) => Err(refused(Refusal::Vmm, String::from_utf8_lossy(&failure).into_owned())),
         }

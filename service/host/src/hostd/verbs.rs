@@ -3,13 +3,14 @@
 use crate::descriptor;
 use crate::disks::{Attached, SECTOR, Snapshot};
 use crate::exec_vm::ExecVm;
+use crate::fault;
 use crate::held::{Disk, HeldDisk, Source, Table};
 use crate::process::Process;
 use crate::record::Record;
 use crate::refused::{Refused, Result, refused};
 use crate::system::{Launch, System};
 use crate::turns::Turns;
-use banger_host::{PROTOCOL, Refusal, Reply, Request, VmStatus, packet};
+use banger_host::{PROTOCOL, Refusal, Reply, Request, Verb, VmStatus, packet};
 use banger_model::{Bytes, DiskNumber, ImageId, Limits, MachineSize, Slot, VmId};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -251,6 +252,7 @@ impl<S: System> Verbs<S> {
             // While it lives, nothing of it can be taken away.
             process.end().map_err(|error| refused(Refusal::Rollback, error.to_string()))?;
         }
+        fault::come(Verb::StopVm, "ended", Some(vm));
         let remove = |error: std::io::Error| refused(Refusal::Rollback, error.to_string());
         let disks = self.table.with(vm, |held| held.disks.keys().copied().collect::<Vec<_>>());
         let mut steps: Vec<Result<()>> =
