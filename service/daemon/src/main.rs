@@ -19,6 +19,8 @@ mod jobs;
 mod kernels;
 mod lookup;
 mod machines;
+#[cfg(test)]
+mod matrix;
 mod monitor;
 mod ops;
 mod privileges;

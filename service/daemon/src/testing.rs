@@ -33,7 +33,7 @@ pub struct Bench {
     pub host: Arc<FakeHost>,
     /// Its one image.
     pub image: ImageId,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     _other_end: Connection,
 }
 
@@ -50,7 +50,21 @@ pub async fn bench_on(accel: AccelChoice) -> Bench {
     let service = service(folder.path(), bus, host.clone(), accel).await;
     let image = add_image(&service);
     add_kernel(&service);
-    Bench { service, host, image, _folder: folder, _other_end: other_end }
+    Bench { service, host, image, folder, _other_end: other_end }
+}
+
+impl Bench {
+    /// Another life of the service over the same folders and the same host, on the runtime that asks for it; and what
+    /// keeps its bus open.
+    pub async fn another_life(folder: &Path, host: &Arc<FakeHost>) -> (Arc<Service>, Connection) {
+        let (bus, other_end) = pair().await;
+        (service(folder, bus, host.clone(), AccelChoice::Tcg).await, other_end)
+    }
+
+    /// Where everything is.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
 }
 
 async fn pair() -> (Connection, Connection) {
@@ -183,8 +197,12 @@ impl Bench {
 
     /// A job that does nothing, for operations that report to one.
     pub async fn job(&self) -> Arc<Job> {
-        let new =
-            NewJob { kind: JobKind::StartVm, subject: "vm".into(), owner: Uid(1000), cancellable: true };
-        self.service.jobs.start(new, |_| async { Ok(Dict::new()) }).await.unwrap()
+        job(&self.service).await
     }
+}
+
+/// A job that does nothing, for operations that report to one.
+pub async fn job(service: &Service) -> Arc<Job> {
+    let new = NewJob { kind: JobKind::StartVm, subject: "vm".into(), owner: Uid(1000), cancellable: true };
+    service.jobs.start(new, |_| async { Ok(Dict::new()) }).await.unwrap()
 }

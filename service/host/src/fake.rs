@@ -76,6 +76,12 @@ impl FakeHost {
         }
     }
 
+    /// Ends the helper and starts it again: devices that no process has are gone, and so is what it knew of
+    /// processes that have ended.
+    pub fn restart(&self) {
+        self.lock().vms.retain(|_, vm| vm.pid.is_some() && vm.exit.is_none());
+    }
+
     /// Every verb that was called, failed ones too, in order.
     pub fn calls(&self) -> Vec<(Verb, Option<VmId>)> {
         self.lock().calls.clone()
