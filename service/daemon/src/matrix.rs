@@ -11,7 +11,7 @@ use crate::{
 };
 use banger_guest::wire::{Decoder, GuestInfo, Hello, Kind, StreamId, Welcome, encode, pack, unpack};
 use banger_host::{FakeHost, Host, StartVm, VmmKind};
-use banger_model::{Accel, Plan, Point, RecoverStep, Slot, StartStep, VmId, VmState};
+use banger_model::{Accel, DiskNumber, Plan, Point, RecoverStep, Slot, StartStep, VmId, VmState};
 use std::{
     cell::{Cell, RefCell},
     collections::HashSet,
@@ -168,7 +168,7 @@ impl World {
         let vm = self.bench.service.vm(id).unwrap();
         self.bench.service.store.begin_steps(id).unwrap();
         runtime().block_on(async {
-            self.host().attach_loop(id, vm.slot, true, null().into()).await.unwrap();
+            self.host().attach_loop(id, vm.slot, DiskNumber::ROOT, true, null().into()).await.unwrap();
             self.host().make_tap(id, vm.slot).await.unwrap();
             if started {
                 let (kernel, initrd) = (null().into(), null().into());
