@@ -2,8 +2,8 @@
 
 use crate::{
     commands::{
-        exec::ExecArgs, image::ImageCommand, job::JobCommand, kernel::KernelCommand, run::RunArgs,
-        system::SystemCommand, vm::VmCommand,
+        events::EventsArgs, exec::ExecArgs, image::ImageCommand, job::JobCommand, kernel::KernelCommand,
+        life::LifeCommand, run::RunArgs, system::SystemCommand, vm::VmCommand,
     },
     output::Format,
 };
@@ -60,6 +60,13 @@ pub enum Command {
     /// VMs: create, start, stop, list, show, console, logs, remove.
     #[command(subcommand)]
     Vm(VmCommand),
+    /// List VMs; the same as `vm ls`.
+    Ps(#[command(flatten)] FormatArgs),
+    /// What `vm` has, in one word.
+    #[command(flatten)]
+    Life(LifeCommand),
+    /// Show what happens to images, VMs and jobs, as it happens.
+    Events(EventsArgs),
     /// Jobs, which is all that takes long: list, watch, cancel.
     #[command(subcommand)]
     Job(JobCommand),
@@ -209,6 +216,26 @@ mod tests {
             "banger vm stop --timeout 3 --force N",
             "banger vm restart N",
             "banger vm kill N",
+            "banger kill -s TERM A B",
+            "banger start A B",
+            "banger stop --time 3 N",
+            "banger restart -t 3 N",
+            "banger pause A",
+            "banger unpause A",
+            "banger wait A",
+            "banger rm -f A",
+            "banger ps --format json",
+            "banger logs -f -n 10 N",
+            "banger logs --tail 10 N",
+            "banger stats --no-stream --format json",
+            "banger vm top A",
+            "banger rename A B",
+            "banger set --cpus 2 --memory 1G --disk 9G --restart on-failure --autostart --idle-stop 10m N",
+            "banger update --autostart=false N",
+            "banger vm ports N",
+            "banger vm connect N 80",
+            "banger events --format json",
+            "banger run -d --restart always --autostart --idle-stop 0 I",
             "banger vm pause A B",
             "banger vm resume A B",
             "banger vm unpause A",

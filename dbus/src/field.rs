@@ -152,6 +152,29 @@ impl Field for Vec<String> {
     }
 }
 
+impl Field for Vec<(String, u32)> {
+    const SIGNATURE: &'static str = "a(su)";
+
+    fn read(value: OwnedVariant) -> Result<Self, Mismatch> {
+        let Variant::Array(array) = &*value else { return Err(Mismatch::Type(Box::new(value))) };
+        let pairs = array.iter().map(|item| match item {
+            Variant::Structure(pair) => match pair.fields() {
+                [Variant::Str(text), Variant::U32(number)] => Some((text.to_string(), *number)),
+                _ => None,
+            },
+            _ => None,
+        });
+        match pairs.collect() {
+            Some(pairs) if *array.signature() == Self::SIGNATURE => Ok(pairs),
+            _ => Err(Mismatch::Type(Box::new(value))),
+        }
+    }
+
+    fn write(self) -> OwnedVariant {
+        owned(Variant::Array(zbus::Array::from(self)))
+    }
+}
+
 impl Field for OwnedFd {
     const SIGNATURE: &'static str = "h";
 

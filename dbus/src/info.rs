@@ -200,6 +200,14 @@ info! {
             created: u64 = "created",
             /// Whether it is deleted once it stops.
             remove: bool = "remove",
+            /// Whether it starts with the host.
+            autostart: bool = "autostart",
+            /// Whether it starts again when it ended: no, on-failure or always.
+            restart: String = "restart",
+            /// Seconds without use after which it is stopped; 0 for never.
+            idle_stop: u32 = "idle-stop",
+            /// The phases of its last boot, each with the milliseconds since the guest's kernel started.
+            boot: Vec<(String, u32)> = "boot",
         }
         may {
             /// What runs its instructions: `kvm` or `tcg`.
@@ -210,8 +218,62 @@ info! {
             pid: u32 = "pid",
             /// When it was last started, in seconds since 1970.
             started: u64 = "started",
+            /// Seconds since its guest was ready, while it runs.
+            uptime: u64 = "uptime",
+            /// The code with which its main process ended last.
+            exit_code: i32 = "exit-code",
+            /// The signal that ended its main process last.
+            exit_signal: i32 = "exit-signal",
+            /// What listens in its guest on TCP, as `address:port`, sorted by port; only when one VM is described.
+            listening: Vec<String> = "listening",
             /// What went wrong last.
             error: String = "error",
+        }
+    }
+}
+
+info! {
+    /// What a VM takes of its host, and how its guest is. What the guest says is its word.
+    VmStats {
+        must {
+            /// Its id.
+            id: VmId = "id",
+            /// Its name.
+            name: String = "name",
+        }
+        else {
+            /// Microseconds of the host's processors since it was started.
+            cpu_time: u64 = "cpu-time",
+            /// Bytes of the host's memory.
+            memory: Bytes = "memory",
+            /// Bytes that the guest received over its network.
+            received: Bytes = "received",
+            /// Bytes that it sent.
+            sent: Bytes = "sent",
+        }
+        may {
+            /// Thousandths of one of the host's processors since the last look; not at the first.
+            cpu_permille: u32 = "cpu-permille",
+            /// Bytes read from its disks.
+            read: Bytes = "read",
+            /// Bytes written to them.
+            written: Bytes = "written",
+            /// Milliseconds since the guest's kernel started.
+            guest_uptime: u64 = "guest-uptime",
+            /// Milliseconds that the guest's processors worked, together.
+            guest_busy: u64 = "guest-busy",
+            /// Memory that the guest's kernel has to give.
+            guest_memory: Bytes = "guest-memory",
+            /// Memory that programs in it could still have.
+            guest_memory_available: Bytes = "guest-memory-available",
+            /// Size of its root filesystem.
+            guest_disk: Bytes = "guest-disk",
+            /// What is free of that.
+            guest_disk_available: Bytes = "guest-disk-available",
+            /// Tasks in it.
+            guest_tasks: u32 = "guest-tasks",
+            /// TCP connections between it and others.
+            guest_connections: u32 = "guest-connections",
         }
     }
 }
@@ -304,6 +366,14 @@ mod tests {
             vmm: some.then(|| "qemu".into()),
             pid: some.then_some(7),
             started: some.then_some(bits),
+            autostart: some,
+            restart: "no".into(),
+            idle_stop: bits as u32,
+            boot: vec![("kernel".into(), bits as u32)],
+            uptime: some.then_some(bits),
+            exit_code: some.then_some(3),
+            exit_signal: some.then_some(9),
+            listening: some.then(|| vec!["0.0.0.0:80".to_owned()]),
             error: (!some).then_some(text),
         }
     }

@@ -210,8 +210,26 @@ pub trait VM {
     #[zbus(allow_interactive_auth)]
     fn restart(&self, options: &Dict) -> Result<OwnedObjectPath>;
 
-    /// Ends it at once; returns the job.
-    fn kill(&self, options: &Dict) -> Result<OwnedObjectPath>;
+    /// Sends a signal to the guest's main process; 9 ends the VM at once. Returns the job.
+    fn kill(&self, signal: i32, options: &Dict) -> Result<OwnedObjectPath>;
+
+    /// Replies once it has no process: `state` s, `code` i or `signal` i, `error` s.
+    fn wait(&self, options: &Dict) -> Result<Dict>;
+
+    /// Changes it; the reply has `needs-restart` as. Options: `name` s, `cpus` u, `memory` t, `disk` t, `autostart` b,
+    /// `restart` s, `idle-stop` u, `remove` b.
+    #[zbus(allow_interactive_auth)]
+    fn set(&self, options: &Dict) -> Result<Dict>;
+
+    /// Gives it another name; the reply has `needs-restart` as.
+    #[zbus(allow_interactive_auth)]
+    fn rename(&self, name: &str, options: &Dict) -> Result<Dict>;
+
+    /// What it takes, and how its guest is; see [`crate::VmStats`].
+    fn stats(&self, options: &Dict) -> Result<Dict>;
+
+    /// A connection to a TCP port of its guest.
+    fn open_port(&self, port: u16, options: &Dict) -> Result<OwnedFd>;
 
     /// Stops its processors; returns the job.
     fn pause(&self, options: &Dict) -> Result<OwnedObjectPath>;
@@ -238,7 +256,7 @@ pub trait VM {
     /// A stream to its serial console, both ways.
     fn open_console(&self, options: &Dict) -> Result<OwnedFd>;
 
-    /// What its serial console has said so far.
+    /// What its serial console has said so far. Options: `lines` u, the last ones; `follow` b, and what comes.
     fn open_log(&self, options: &Dict) -> Result<OwnedFd>;
 
     /// Its id.

@@ -1,12 +1,16 @@
 //! One file per word of the command line.
 
 pub mod catalogue;
+pub mod change;
+pub mod events;
 pub mod exec;
 pub mod image;
 pub mod job;
 pub mod kernel;
+pub mod life;
 pub mod run;
 pub mod sources;
+pub mod stats;
 pub mod system;
 pub mod version;
 pub mod vm;

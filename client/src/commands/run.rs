@@ -1,6 +1,6 @@
 //! `banger run`: from an image's name to a command's output.
 
-use super::exec::code;
+use super::{change::LifeArgs, exec::code};
 use crate::{
     attach::{Command, attach},
     bus,
@@ -60,6 +60,9 @@ pub struct RunArgs {
     /// What the VM is.
     #[command(flatten)]
     pub machine: MachineArgs,
+    /// When it starts and stops by itself.
+    #[command(flatten)]
+    pub life: LifeArgs,
     /// How the command is run.
     #[command(flatten)]
     pub process: ProcessArgs,
@@ -126,6 +129,7 @@ pub async fn run(context: &mut Context, mut args: RunArgs) -> Result<u8, Error> 
 /// to attach to runs nothing, or the image's own command would run twice.
 fn creation(args: &RunArgs, image: ImageId, command: Command) -> (Dict, Option<Command>) {
     let options = args.machine.options(image.to_string()).with_some("remove", args.rm.then_some(true));
+    let options = args.life.options(options);
     if !args.detach {
         return (options.with("main", "none".to_owned()).done(), Some(command));
     }

@@ -1,6 +1,10 @@
 //! `banger vm`.
 
-use super::{each, sources};
+use super::{
+    change::LifeArgs,
+    life::{self, LifeCommand},
+    sources, stats,
+};
 use crate::{
     bus,
     cli::{FormatArgs, MachineArgs, ProcessArgs},
@@ -9,11 +13,9 @@ use crate::{
     error::Error,
     job::{self, Begun, Follow},
     output::{self, Format},
-    pump,
 };
-use banger_dbus::{DictWriter, VmInfo};
+use banger_dbus::VmInfo;
 use clap::Subcommand;
-use std::{io, os::fd::OwnedFd};
 
 /// VMs.
 #[derive(Debug, Subcommand)]
@@ -25,62 +27,15 @@ Examples:
   banger vm create --image nginx --name web --memory 1G -e PORT=80
   banger vm create --image debian --name later --no-start")]
     Create(CreateArgs),
-    /// Start a VM; returns when its guest is ready.
-    Start {
-        /// The VM: its name, id or a unique prefix of its id.
-        vm: String,
-    },
-    /// Shut a VM down.
-    Stop {
-        /// Seconds until it is ended the hard way.
-        #[arg(short, long, value_name = "SECONDS")]
-        timeout: Option<u32>,
-        /// End it at once.
-        #[arg(short, long)]
-        force: bool,
-        /// The VMs: name, id or a unique prefix of an id.
-        #[arg(required = true)]
-        vms: Vec<String>,
-    },
-    /// Shut a VM down and start it again.
-    Restart {
-        /// The VM: its name, id or a unique prefix of its id.
-        vm: String,
-    },
-    /// End a VM at once, as pulling the plug would.
-    Kill {
-        /// The VMs: name, id or a unique prefix of an id.
-        #[arg(required = true)]
-        vms: Vec<String>,
-    },
-    /// Stop the processors of VMs; everything else of them stays as it is.
-    Pause {
-        /// The VMs: name, id or a unique prefix of an id.
-        #[arg(required = true)]
-        vms: Vec<String>,
-    },
-    /// Let the processors of paused VMs run again.
-    #[command(visible_alias = "unpause")]
-    Resume {
-        /// The VMs: name, id or a unique prefix of an id.
-        #[arg(required = true)]
-        vms: Vec<String>,
-    },
+    /// What is done to VMs that are there.
+    #[command(flatten)]
+    Life(LifeCommand),
     /// Make an image of a stopped VM's disk; prints its name.
     Commit {
         /// The VM: its name, id or a unique prefix of its id.
         vm: String,
         /// The image's name.
         name: String,
-    },
-    /// Remove VMs with their disks.
-    Rm {
-        /// Those that run, too.
-        #[arg(short, long)]
-        force: bool,
-        /// The VMs: name, id or a unique prefix of an id.
-        #[arg(required = true)]
-        vms: Vec<String>,
     },
     /// List VMs.
     #[command(visible_aliases = ["list", "ps"])]
@@ -99,10 +54,22 @@ Examples:
         /// The VM: its name, id or a unique prefix of its id.
         vm: String,
     },
-    /// Write what a VM's serial console said to standard output.
-    Logs {
+    /// Show what listens in a VM's guest.
+    #[command(visible_alias = "port")]
+    Ports {
         /// The VM: its name, id or a unique prefix of its id.
         vm: String,
+        /// How it is written.
+        #[command(flatten)]
+        format: FormatArgs,
+    },
+    /// Connect standard input and output with a TCP port of a VM's guest.
+    #[command(after_help = "Example:\n  printf 'GET / HTTP/1.0\\r\\n\\r\\n' | banger vm connect web 80")]
+    Connect {
+        /// The VM: its name, id or a unique prefix of its id.
+        vm: String,
+        /// The port.
+        port: u16,
     },
 }
 
@@ -124,6 +91,9 @@ pub struct CreateArgs {
     /// What it is.
     #[command(flatten)]
     pub machine: MachineArgs,
+    /// When it starts and stops by itself.
+    #[command(flatten)]
+    pub life: LifeArgs,
     /// How its command is run.
     #[command(flatten)]
     pub process: ProcessArgs,
@@ -139,55 +109,8 @@ pub struct CreateArgs {
 pub async fn vm(context: &mut Context, command: VmCommand) -> Result<(), Error> {
     match command {
         VmCommand::Create(args) => create(context, args).await,
-        VmCommand::Start { vm } => {
-            let proxy = find(context, &vm).await?;
-            job::run(context, Follow::passing(&vm), proxy.start(&bus::none())).await.map(drop)
-        }
+        VmCommand::Life(command) => life::life(context, command).await,
         VmCommand::Commit { vm, name } => sources::commit(context, &vm, &name).await,
-        VmCommand::Stop { timeout, force, vms } => {
-            let options =
-                DictWriter::new().with_some("timeout", timeout).with_some("force", force.then_some(true));
-            let options = options.done();
-            each(context, vms, async |context, name| {
-                let proxy = find(context, name).await?;
-                job::run(context, Follow::passing(name), proxy.stop(&options)).await.map(drop)
-            })
-            .await
-        }
-        VmCommand::Restart { vm } => {
-            let proxy = find(context, &vm).await?;
-            job::run(context, Follow::passing(&vm), proxy.restart(&bus::none())).await.map(drop)
-        }
-        VmCommand::Kill { vms } => {
-            each(context, vms, async |context, name| {
-                let proxy = find(context, name).await?;
-                job::run(context, Follow::passing(name), proxy.kill(&bus::none())).await.map(drop)
-            })
-            .await
-        }
-        VmCommand::Pause { vms } => {
-            each(context, vms, async |context, name| {
-                let proxy = find(context, name).await?;
-                job::run(context, Follow::passing(name), proxy.pause(&bus::none())).await.map(drop)
-            })
-            .await
-        }
-        VmCommand::Resume { vms } => {
-            each(context, vms, async |context, name| {
-                let proxy = find(context, name).await?;
-                job::run(context, Follow::passing(name), proxy.resume(&bus::none())).await.map(drop)
-            })
-            .await
-        }
-        VmCommand::Rm { force, vms } => {
-            let options = DictWriter::new().with_some("force", force.then_some(true)).done();
-            each(context, vms, async |context, name| {
-                let proxy = find(context, name).await?;
-                job::run(context, Follow::passing(name), proxy.delete(&options)).await?;
-                output::print_line(name)
-            })
-            .await
-        }
         VmCommand::Ls(format) => list(context, format.format).await,
         VmCommand::Show { vm, format } => show(context, &vm, format.format).await,
         VmCommand::Console { vm } => {
@@ -195,15 +118,16 @@ pub async fn vm(context: &mut Context, command: VmCommand) -> Result<(), Error> 
             let stream = context.signals.guard(proxy.open_console(&bus::none())).await?;
             console::talk(context, &vm, stream.into()).await
         }
-        VmCommand::Logs { vm } => {
-            let proxy = find(context, &vm).await?;
-            let log = context.signals.guard(proxy.open_log(&bus::none())).await?;
-            logs(context, log.into()).await
-        }
+        VmCommand::Ports { vm, format } => stats::ports(context, &vm, format.format).await,
+        VmCommand::Connect { vm, port } => stats::connect(context, &vm, port).await,
     }
 }
 
-async fn find(context: &mut Context, name: &str) -> Result<banger_dbus::VMProxy<'static>, Error> {
+/// The VM of this name, id or prefix of an id.
+///
+/// # Errors
+/// [`Error::Bus`] if there is none.
+pub async fn find(context: &mut Context, name: &str) -> Result<banger_dbus::VMProxy<'static>, Error> {
     let connection = context.connection.clone();
     context.signals.guard(bus::find_vm(&connection, name)).await
 }
@@ -211,8 +135,8 @@ async fn find(context: &mut Context, name: &str) -> Result<banger_dbus::VMProxy<
 async fn create(context: &mut Context, mut args: CreateArgs) -> Result<(), Error> {
     let some = |list: Vec<String>| (!list.is_empty()).then_some(list);
     let options = args
-        .machine
-        .options(args.image)
+        .life
+        .options(args.machine.options(args.image))
         .with_some("start", args.no_start.then_some(false))
         .with_some("remove", args.rm.then_some(true))
         .with_some("environment", some(args.process.environment(false)?))
@@ -234,7 +158,11 @@ async fn create(context: &mut Context, mut args: CreateArgs) -> Result<(), Error
     output::print_line(&name)
 }
 
-async fn list(context: &mut Context, format: Format) -> Result<(), Error> {
+/// Writes a list of VMs.
+///
+/// # Errors
+/// [`Error`] if it could not be done.
+pub async fn list(context: &mut Context, format: Format) -> Result<(), Error> {
     let manager = context.manager().await?;
     let listed = context.signals.guard(manager.list_vms(&bus::none())).await?;
     let mut vms =
@@ -280,21 +208,34 @@ async fn show(context: &mut Context, name: &str, format: Format) -> Result<(), E
         ("created", output::ago(vm.created)),
     ];
     facts.extend(vm.started.map(|time| ("started", output::ago(time))));
+    facts.extend(vm.uptime.map(|seconds| ("uptime", length(seconds))));
+    facts.extend((!vm.boot.is_empty()).then(|| ("boot", boot(&vm.boot))));
+    facts.extend(vm.listening.filter(|list| !list.is_empty()).map(|list| ("listening", output::list(&list))));
+    let exit = vm.exit_code.map(|code| format!("code {code}"));
+    let exit = exit.or(vm.exit_signal.map(|signal| format!("signal {signal}")));
+    facts.extend(exit.map(|exit| ("main process ended", exit)));
+    facts.extend(vm.autostart.then(|| ("autostart", "with the host".to_owned())));
+    facts.extend((!matches!(vm.restart.as_str(), "" | "no")).then_some(("restart", vm.restart)));
+    facts.extend(
+        (vm.idle_stop > 0).then(|| ("idle", format!("stopped after {}", length(vm.idle_stop.into())))),
+    );
     facts.extend(vm.pid.map(|pid| ("process", pid.to_string())));
     facts.extend(vm.remove.then(|| ("afterwards", "deleted when it stops".to_owned())));
     facts.extend(vm.error.map(|error| ("error", error)));
     output::print(&output::facts(&facts))
 }
 
-async fn logs(context: &mut Context, log: OwnedFd) -> Result<(), Error> {
-    let copied = pump::start(log, io::stdout());
-    let end = tokio::select! {
-        end = copied => end,
-        signal = context.signals.end() => return Err(Error::Interrupted(signal)),
-    };
-    match end {
-        Ok(pump::End::Failed(error)) => Err(Error::file("copy", "the log", error)),
-        Ok(pump::End::Closed) => Err(Error::OutputClosed),
-        _ => Ok(()),
+/// The phases of a boot, each with the time since the guest's kernel started.
+fn boot(phases: &[(String, u32)]) -> String {
+    let phases: Vec<String> = phases.iter().map(|(name, ms)| format!("{name} {ms} ms")).collect();
+    phases.join(", ")
+}
+
+/// `2 h 5 min`, `5 min 7 s` or `7 s`.
+fn length(seconds: u64) -> String {
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
     }
 }

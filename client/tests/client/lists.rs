@@ -153,12 +153,22 @@ fn a_vms_life() {
         ("vm stop --timeout 3 box", "Stop box timeout=3"),
         ("vm stop --force box", "Stop box force=true"),
         ("vm restart box", "Restart box"),
-        ("vm kill box", "Kill box"),
+        ("vm kill box", "Kill 9 box"),
+        ("kill --signal TERM box", "Kill 15 box"),
+        ("pause box", "Pause box"),
+        ("unpause box", "Resume box"),
+        ("stop box", "Stop box"),
     ] {
         let ran = bus.banger(&words.split(' ').collect::<Vec<_>>());
         assert_eq!((ran.code, ran.out.as_str()), (0, ""), "{words}: {}", ran.err);
         assert!(bus.state().calls().contains(&call.to_owned()), "{call} in {:?}", bus.state().calls());
     }
+
+    assert_eq!(bus.banger(&["wait", "box"]).ok(), "42\n");
+    let set = bus.banger(&["set", "--cpus", "2", "--restart", "always", "--idle-stop", "5m", "box"]);
+    assert!(set.err.contains("from the next start on: cpus"), "{}", set.err);
+    assert_eq!(bus.state().call("Set box"), "Set box cpus=2 idle-stop=300 restart=\"always\"");
+    assert_eq!(bus.banger(&["set", "box"]).code, 125);
 
     let vms = bus.banger(&["vm", "ls", "--format", "json"]).json();
     assert_eq!((&vms[0]["name"], &vms[1]["name"]), (&json!("box"), &json!("made-up")));

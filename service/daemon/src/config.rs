@@ -36,6 +36,8 @@ pub struct Config {
     pub kernel: String,
     /// What a VM gets that does not ask.
     pub defaults: Defaults,
+    /// Consoles of VMs.
+    pub console: Console,
     /// Bounds on waiting.
     pub timeouts: Timeouts,
     /// Bounds on images.
@@ -51,6 +53,15 @@ pub struct Defaults {
     /// Memory, such as `1G`.
     #[serde(deserialize_with = "bytes")]
     pub memory: Bytes,
+}
+
+/// What is kept of VMs' consoles.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Console {
+    /// Size at which a log begins anew; the one before it is kept. `4K` to `64M`.
+    #[serde(deserialize_with = "log_size")]
+    pub log: Bytes,
 }
 
 /// How long things may take, in seconds.
@@ -103,6 +114,7 @@ impl Default for Config {
             accel: AccelChoice::Auto,
             kernel: "host".into(),
             defaults: Defaults::default(),
+            console: Console::default(),
             timeouts: Timeouts::default(),
             limits: ImageLimits::default(),
         }
@@ -112,6 +124,12 @@ impl Default for Config {
 impl Default for Defaults {
     fn default() -> Self {
         Self { cpus: 1, memory: Bytes::mib(512) }
+    }
+}
+
+impl Default for Console {
+    fn default() -> Self {
+        Self { log: Bytes::mib(1) }
     }
 }
 
@@ -157,6 +175,13 @@ impl Config {
     }
 }
 
+fn log_size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    match bytes(deserializer)? {
+        size if (Bytes::kib(4)..=Bytes::mib(64)).contains(&size) => Ok(size),
+        size => Err(serde::de::Error::custom(format!("a log of {size}: outside 4 KiB to 64 MiB"))),
+    }
+}
+
 /// Reads a number of bytes, or a text such as `1G`.
 ///
 /// # Errors
@@ -193,6 +218,15 @@ mod tests {
         assert_eq!(config.defaults.memory, Bytes::gib(1));
         assert_eq!(config.defaults.cpus, Defaults::default().cpus);
         assert_eq!(config.timeouts.first_kvm_boot, 3);
+    }
+
+    #[test]
+    fn a_console_log_has_bounds() {
+        let log = |size: &str| toml::from_str::<Config>(&format!("[console]\nlog = {size:?}\n"));
+        assert_eq!(log("64K").unwrap().console.log, Bytes::kib(64));
+        for size in ["0", "4095", "65M"] {
+            assert!(log(size).is_err(), "{size}");
+        }
     }
 
     #[test]

@@ -1,31 +1,35 @@
 //! A VM's console: one reader that keeps a bounded log and lets any number of people look on and type.
 
+mod log;
+
+pub use log::{Content, tail};
+
+use crate::machines::lock;
+use log::Log;
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    io::{self, Read},
+    os::fd::OwnedFd,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::{
         UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
+        unix::{OwnedReadHalf, OwnedWriteHalf, pipe},
     },
     sync::{broadcast, mpsc},
 };
 use tokio_util::sync::CancellationToken;
 
-/// Largest log file; the one before it is kept as `console.log.1`.
-const LARGEST_LOG: u64 = 1 << 20;
-
 /// Pieces of output that a viewer may lag behind before it loses some.
 const BACKLOG: usize = 256;
 
-/// How much of the log's end an error message quotes.
-const TAIL_LINES: usize = 12;
-const TAIL_BYTES: u64 = 4096;
+/// Piece in which a log is passed on.
+const PIECE: usize = 64 << 10;
 
 type Piece = Arc<[u8]>;
 
@@ -34,25 +38,29 @@ pub struct Console {
     output: broadcast::Sender<Piece>,
     input: mpsc::Sender<Piece>,
     closed: CancellationToken,
-    log: PathBuf,
+    /// Locked while output is added and shown, so that nothing is in both the log and what follows it, or in neither.
+    log: Arc<Mutex<Log>>,
+    viewers: Arc<AtomicU32>,
 }
 
 impl Console {
-    /// Takes over the connection to a VM's serial port, and logs what comes to `log`.
+    /// Takes over the connection to a VM's serial port, and logs what comes to `log`, of which each file
+    /// holds at most `largest` bytes.
     ///
     /// # Errors
     /// When the log cannot be written.
-    pub fn take(port: UnixStream, log: &Path) -> io::Result<Arc<Self>> {
-        let writer = Log::open(log)?;
+    pub fn take(port: UnixStream, log: &Path, largest: u64) -> io::Result<Arc<Self>> {
+        let log = Arc::new(Mutex::new(Log::open(log, largest)?));
         let (input, typed) = mpsc::channel(16);
         let console = Arc::new(Self {
             output: broadcast::Sender::new(BACKLOG),
             input,
             closed: CancellationToken::new(),
-            log: log.to_owned(),
+            log: log.clone(),
+            viewers: Arc::default(),
         });
         let (from, to) = port.into_split();
-        tokio::spawn(read(from, console.output.clone(), writer, console.closed.clone()));
+        tokio::spawn(read(from, console.output.clone(), log, console.closed.clone()));
         tokio::spawn(write(to, typed, console.closed.clone()));
         Ok(console)
     }
@@ -60,6 +68,11 @@ impl Console {
     /// Waits until the VM's process is gone: it holds the other end as long as it lives.
     pub async fn closed(&self) {
         self.closed.cancelled().await;
+    }
+
+    /// Whether it is gone.
+    pub fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
     }
 
     /// A descriptor to look on and to type: a socket, closed when the VM ends.
@@ -71,27 +84,54 @@ impl Console {
         ours.set_nonblocking(true)?;
         let (from, to) = UnixStream::from_std(ours)?.into_split();
         tokio::spawn(show(self.output.subscribe(), to, self.closed.clone()));
-        tokio::spawn(listen(from, self.input.clone(), self.closed.clone()));
+        let (input, closed, viewers) = (self.input.clone(), self.closed.clone(), self.viewers.clone());
+        viewers.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(async move {
+            listen(from, input, closed).await;
+            viewers.fetch_sub(1, Ordering::Relaxed);
+        });
         Ok(theirs.into())
+    }
+
+    /// How many look on and may type.
+    pub fn viewers(&self) -> u32 {
+        self.viewers.load(Ordering::Relaxed)
+    }
+
+    /// A descriptor to read the log from, the last `lines` lines or all of it, and then what comes, until the VM ends.
+    ///
+    /// # Errors
+    /// When the log cannot be read, or no pipe be made.
+    pub fn follow(&self, lines: Option<u32>) -> io::Result<OwnedFd> {
+        let (mut content, output) = {
+            let log = lock(&self.log);
+            (Content::of(log.path())?, self.output.subscribe())
+        };
+        if let Some(lines) = lines {
+            content.last(lines)?;
+        }
+        let (to, theirs) = pipe_to_client()?;
+        tokio::spawn(follow(content, output, to, self.closed.clone()));
+        Ok(theirs)
     }
 
     /// The last lines, for an error message. Control characters are taken out.
     pub fn tail(&self) -> String {
-        tail(&self.log).unwrap_or_default()
+        let path = lock(&self.log).path().to_owned();
+        tail(&path).unwrap_or_default()
     }
 }
 
 async fn read(
     mut from: OwnedReadHalf,
     output: broadcast::Sender<Piece>,
-    log: Log,
+    log: Arc<Mutex<Log>>,
     closed: CancellationToken,
 ) {
-    let log = Mutex::new(log);
     let mut buffer = vec![0; 16 << 10];
     while let Ok(n @ 1..) = from.read(&mut buffer).await {
         // A full disk must not stop the guest: its console goes on without a log.
-        let mut log = log.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut log = lock(&log);
         if let Err(error) = log.append(&buffer[..n]) {
             tracing::warn!(%error, "the console log lost some output");
         }
@@ -132,6 +172,61 @@ async fn show(mut output: broadcast::Receiver<Piece>, mut to: OwnedWriteHalf, cl
     }
 }
 
+fn pipe_to_client() -> io::Result<(pipe::Sender, OwnedFd)> {
+    let (reader, writer) = io::pipe()?;
+    Ok((pipe::Sender::from_owned_fd(writer.into())?, reader.into()))
+}
+
+/// A descriptor to read a log from that nobody adds to.
+///
+/// # Errors
+/// When no pipe can be made.
+pub fn hand_out(content: Content) -> io::Result<OwnedFd> {
+    let (mut to, theirs) = pipe_to_client()?;
+    tokio::spawn(async move { copy(content, &mut to).await });
+    Ok(theirs)
+}
+
+/// A log to its reader. One that goes away is no error.
+async fn copy(content: Content, to: &mut pipe::Sender) -> bool {
+    let mut from = content.reader();
+    let mut piece = vec![0; PIECE];
+    loop {
+        match from.read(&mut piece) {
+            Ok(n @ 1..) if to.write_all(&piece[..n]).await.is_ok() => {}
+            Ok(0) => return true,
+            _ => return false,
+        }
+    }
+}
+
+async fn follow(
+    content: Content,
+    mut output: broadcast::Receiver<Piece>,
+    mut to: pipe::Sender,
+    closed: CancellationToken,
+) {
+    if !copy(content, &mut to).await {
+        return;
+    }
+    loop {
+        let piece: Piece = tokio::select! {
+            biased;
+            received = output.recv() => match received {
+                Ok(piece) => piece,
+                Err(broadcast::error::RecvError::Lagged(_)) => Arc::from(&b"\r\n[output lost]\r\n"[..]),
+                Err(broadcast::error::RecvError::Closed) => return,
+            },
+            () = closed.cancelled() => return,
+            // The reader has gone.
+            _ = to.ready(Interest::ERROR) => return,
+        };
+        if to.write_all(&piece).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// What one viewer types, to the port.
 async fn listen(mut from: OwnedReadHalf, input: mpsc::Sender<Piece>, closed: CancellationToken) {
     let mut buffer = vec![0; 4096];
@@ -147,67 +242,6 @@ async fn listen(mut from: OwnedReadHalf, input: mpsc::Sender<Piece>, closed: Can
     }
 }
 
-/// The log's file, and how full it is.
-struct Log {
-    path: PathBuf,
-    file: File,
-    length: u64,
-}
-
-impl Log {
-    fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-        let length = file.metadata()?.len();
-        Ok(Self { path: path.to_owned(), file, length })
-    }
-
-    fn append(&mut self, piece: &[u8]) -> io::Result<()> {
-        if self.length + piece.len() as u64 > LARGEST_LOG {
-            std::fs::rename(&self.path, older(&self.path))?;
-            *self = Self::open(&self.path)?;
-        }
-        self.file.write_all(piece)?;
-        self.length += piece.len() as u64;
-        Ok(())
-    }
-}
-
-fn older(path: &Path) -> PathBuf {
-    path.with_extension("log.1")
-}
-
-/// The last lines of a log, without control characters.
-///
-/// # Errors
-/// When there is no log, or it cannot be read.
-pub fn tail(log: &Path) -> io::Result<String> {
-    let mut file = File::open(log)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
-    let mut end = Vec::new();
-    file.take(TAIL_BYTES).read_to_end(&mut end)?;
-    let text = String::from_utf8_lossy(&end);
-    let lines: Vec<String> = text.lines().map(plain).filter(|line| !line.trim().is_empty()).collect();
-    Ok(lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n"))
-}
-
-/// A line without control characters and without the escape sequences of a terminal (ECMA-48, 5.4).
-fn plain(line: &str) -> String {
-    let mut kept = String::new();
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
-        if c == '\x1b' {
-            if chars.next() == Some('[') {
-                // Parameters and intermediates end with one final byte, @ to ~.
-                let _ = chars.find(|c| ('@'..='~').contains(c));
-            }
-        } else if !c.is_control() {
-            kept.push(c);
-        }
-    }
-    kept
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,7 +251,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("console.log");
         let (port, mut vm) = UnixStream::pair().unwrap();
-        let console = Console::take(port, &path).unwrap();
+        let console = Console::take(port, &path, 1 << 20).unwrap();
         let viewer = std::os::unix::net::UnixStream::from(console.open().unwrap());
         viewer.set_nonblocking(true).unwrap();
         let mut viewer = UnixStream::from_std(viewer).unwrap();
@@ -237,28 +271,47 @@ mod tests {
         assert_eq!(console.tail(), "login: ");
     }
 
-    #[test]
-    fn the_log_is_bounded() {
+    #[tokio::test]
+    async fn who_follows_the_log_misses_nothing_and_gets_nothing_twice() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("console.log");
-        let mut log = Log::open(&path).unwrap();
-        for _ in 0..40 {
-            log.append(&[b'x'; 100_000]).unwrap();
+        let (port, mut vm) = UnixStream::pair().unwrap();
+        let console = Console::take(port, &path, 64 << 10).unwrap();
+        let mut readers = Vec::new();
+        for n in 0..200u32 {
+            vm.write_all(format!("line {n}\n").as_bytes()).await.unwrap();
+            if n % 40 == 0 {
+                readers.push(console.follow(None).unwrap());
+                readers.push(console.follow(Some(0)).unwrap());
+            }
         }
-        let size = |p: &Path| std::fs::metadata(p).unwrap().len();
-        assert!(size(&path) <= LARGEST_LOG);
-        assert!(size(&older(&path)) <= LARGEST_LOG);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+        drop(vm);
+        console.closed().await;
+        let read = readers.into_iter().map(|reader| {
+            tokio::task::spawn_blocking(move || {
+                let mut text = String::new();
+                std::fs::File::from(reader).read_to_string(&mut text).unwrap();
+                text
+            })
+        });
+        for (index, text) in futures_util::future::join_all(read).await.into_iter().enumerate() {
+            let text = text.unwrap();
+            let numbers: Vec<u32> =
+                text.lines().filter_map(|line| line.strip_prefix("line ")?.parse().ok()).collect();
+            let first = numbers.first().copied().unwrap_or(200);
+            assert_eq!(numbers, (first..200).collect::<Vec<_>>(), "reader {index}: {text:?}");
+            assert!(index % 2 == 1 || first == 0, "all of it: {first}");
+        }
     }
 
-    #[test]
-    fn the_tail_is_short_and_plain() {
+    #[tokio::test]
+    async fn a_follower_that_goes_is_noticed_without_output() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("console.log");
-        let lines: String = (0..10_000).map(|n| format!("\x1b[1mline {n}\x1b[0m\r\n")).collect();
-        std::fs::write(&path, lines).unwrap();
-        let end = tail(&path).unwrap();
-        assert_eq!(end.lines().count(), TAIL_LINES);
-        assert!(end.ends_with("\nline 9999"), "{end:?}");
+        let (port, _vm) = UnixStream::pair().unwrap();
+        let console = Console::take(port, &folder.path().join("console.log"), 1 << 20).unwrap();
+        drop(console.follow(None).unwrap());
+        while console.output.receiver_count() > 0 {
+            tokio::task::yield_now().await;
+        }
     }
 }

@@ -28,6 +28,19 @@ pub fn make(
     to.set_len(size.0.max(length)).map_err(failed)
 }
 
+/// Makes a disk at least `size` bytes long; what is added is a hole.
+///
+/// # Errors
+/// What failed.
+pub fn grow(disk: &Path, size: Bytes) -> Result<(), Error> {
+    let failed = |error| Error::disk(disk, error);
+    let file = OpenOptions::new().write(true).open(disk).map_err(failed)?;
+    match file.metadata().map_err(failed)?.len() < size.0 {
+        true => file.set_len(size.0).map_err(failed),
+        false => Ok(()),
+    }
+}
+
 /// Makes a disk durable. This takes as long as the host's disk needs for all of it, so it goes on beside the boot.
 ///
 /// # Errors

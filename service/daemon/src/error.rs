@@ -143,6 +143,27 @@ pub enum Error {
     /// The VM's monitor does not do what it is asked.
     #[error("the VM's monitor fails: {0}")]
     Monitor(String),
+    /// Something else is being done with it.
+    #[error(
+        "something else is being done with this {what} for a while now: `banger job ls` shows what; try again then"
+    )]
+    Busy {
+        /// As in [`Error::NotFound`].
+        what: &'static str,
+    },
+    /// Nobody listens on a port of the guest.
+    #[error(
+        "port {port} of {name:?} cannot be reached ({}): `banger vm ports {name}` shows what listens",
+        or_silence(why)
+    )]
+    Port {
+        /// The VM's name.
+        name: String,
+        /// The port.
+        port: u16,
+        /// What the guest says.
+        why: String,
+    },
     /// The guest's agent is away.
     #[error(
         "the guest of {name:?} does not answer at the moment: try again, or look at `banger vm console {name}`"
@@ -263,14 +284,20 @@ impl From<tokio::task::JoinError> for Error {
 
 impl From<Error> for Bus {
     fn from(error: Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&Error> for Bus {
+    fn from(error: &Error) -> Self {
         let text = error.to_string();
         match error {
-            Error::Model(error) => error.into(),
-            Error::Named(error) => error,
-            Error::Image(error) => image(&error, text),
-            Error::Host(error) => host(&error, text),
-            Error::Agent(error) => agent(&error, text),
-            Error::Kernel(error) => kernel(&error, text),
+            Error::Model(error) => error.clone().into(),
+            Error::Named(error) => error.clone(),
+            Error::Image(error) => image(error, text),
+            Error::Host(error) => host(error, text),
+            Error::Agent(error) => agent(error, text),
+            Error::Kernel(error) => kernel(error, text),
             Error::Store(StoreError::Taken { .. }) => Bus::AlreadyExists(text),
             Error::Store(StoreError::InUse) | Error::InUse { .. } => Bus::InUse(text),
             Error::Store(StoreError::Gone) => Bus::NotFound(text),
@@ -290,6 +317,8 @@ impl From<Error> for Bus {
             | Error::NotCancellable { .. } => Bus::WrongState(text),
             Error::NoAgent { .. } | Error::GuestSilent { .. } => Bus::GuestUnreachable(text),
             Error::NoCommand | Error::Spec(_) => Bus::InvalidSpec(text),
+            Error::Busy { .. } => Bus::Busy(text),
+            Error::Port { .. } => Bus::GuestUnreachable(text),
             Error::NoSlot | Error::TooMany(_) => Bus::QuotaExceeded(text),
             Error::Descriptor { .. } => Bus::InvalidArgs(text),
             Error::Cancelled => Bus::Cancelled(text),
@@ -362,6 +391,13 @@ fn where_to_look(what: &str) -> String {
     match what {
         "command" => String::new(),
         other => format!(": `banger {} ls` shows those that there are", other.to_lowercase()),
+    }
+}
+
+fn or_silence(why: &str) -> &str {
+    match why {
+        "" => "the guest does not say why",
+        why => why,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{error::Error, service::Service};
 use banger_model::VmId;
-use banger_vmm::{Qmp, QmpError, RunState};
+use banger_vmm::{DiskCounts, Qmp, QmpError, RunState};
 use std::time::Duration;
 use tokio::net::UnixStream;
 
@@ -31,6 +31,25 @@ pub async fn resume(service: &Service, vm: VmId) -> Result<(), Error> {
 /// [`Error::Monitor`].
 pub async fn is_paused(service: &Service, vm: VmId) -> Result<bool, Error> {
     Ok(ask(service, vm, async |qmp| qmp.status().await).await? == RunState::Paused)
+}
+
+/// Bytes that the guest has read from and written to its disks since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiskTraffic {
+    /// Read.
+    pub read: u64,
+    /// Written.
+    pub written: u64,
+}
+
+/// What went between the guest and its disks.
+///
+/// # Errors
+/// [`Error::Monitor`].
+pub async fn disk_traffic(service: &Service, vm: VmId) -> Result<DiskTraffic, Error> {
+    let disks = ask(service, vm, async |qmp| qmp.disks().await).await?;
+    let sum = |of: fn(&DiskCounts) -> u64| disks.iter().map(of).fold(0, u64::saturating_add);
+    Ok(DiskTraffic { read: sum(|disk| disk.read), written: sum(|disk| disk.written) })
 }
 
 async fn ask<T>(

@@ -181,7 +181,7 @@ async fn agree(service: &Arc<Service>, vm: &VmRow) {
 mod tests {
     use super::*;
     use crate::store::VmSpec;
-    use banger_model::{Bytes, Cpus, ImageId, MachineSize, Slot, Uid};
+    use banger_model::{Bytes, Cpus, ImageId, MachineSize, Restart, Slot, Uid};
 
     fn vm(state: VmState) -> VmRow {
         let size = MachineSize { cpus: Cpus(1), memory: Bytes::mib(512), disk: Bytes::gib(1) };
@@ -199,6 +199,10 @@ mod tests {
                 environment: Vec::new(),
                 user: String::new(),
                 working_directory: String::new(),
+                ends_with_main: false,
+                autostart: false,
+                restart: Restart::No,
+                idle_stop: 0,
             },
             slot: Slot::try_from(0).unwrap(),
             state,
@@ -207,6 +211,9 @@ mod tests {
             created: 0,
             started: 0,
             has_disk: true,
+            boot: Vec::new(),
+            exit: None,
+            wanted: false,
         }
     }
 

@@ -8,6 +8,7 @@ use crate::{
     jobs::Jobs,
     kernels::{self, Kernels},
     machines::Machines,
+    ops::restart,
     reconcile::reconcile,
     registered::{self, Registered},
     service::Service,
@@ -62,6 +63,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     bus.request_name_with_flags(names::SERVICE, fdo::RequestNameFlags::DO_NOT_QUEUE).await?;
     tracing::info!("serving {}", names::SERVICE);
     notifier.ready("serving");
+    restart::with_the_service(&service).await?;
 
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;

@@ -192,8 +192,17 @@ impl Service {
         self.manager(async |to| ManagerObject::vm_removed(to, path).await).await;
     }
 
+    /// Tells that a VM's name is another.
+    pub async fn vm_renamed(&self, id: VmId) {
+        match self.bus.object_server().interface::<_, VmObject>(names::path_of(id)).await {
+            Ok(object) => log_failure(object.get().await.name_changed(object.signal_emitter()).await),
+            Err(error) => log_failure::<()>(Err(error)),
+        }
+    }
+
     /// Tells that a VM's state, or what follows from it, is another.
     pub async fn vm_changed(&self, id: VmId) {
+        self.machines.of(id).changed();
         match self.bus.object_server().interface::<_, VmObject>(names::path_of(id)).await {
             Ok(object) => log_failure(object.get().await.state_changed(object.signal_emitter()).await),
             Err(error) => log_failure::<()>(Err(error)),

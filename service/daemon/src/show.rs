@@ -3,12 +3,15 @@
 use crate::{
     disk,
     gate::Caller,
+    ids,
     jobs::Job,
     service::Service,
     store::{ImageRow, VmRow},
 };
+use banger_agent::ExitStatus;
 use banger_dbus::{ImageInfo, JobInfo, VmInfo};
 use banger_model::VmState;
+use std::net::SocketAddr;
 
 /// An image, for a caller: only the names of their own VMs are in `used_by`, everybody's for root.
 pub fn image(service: &Service, image: &ImageRow, vms: &[VmRow], caller: &Caller) -> ImageInfo {
@@ -60,12 +63,26 @@ pub fn vm(service: &Service, vm: &VmRow, images: &[ImageRow]) -> VmInfo {
         addresses: addresses(vm),
         created: vm.created.max(0) as u64,
         remove: vm.spec.remove,
+        autostart: vm.spec.autostart,
+        restart: vm.spec.restart.to_string(),
+        idle_stop: vm.spec.idle_stop,
+        boot: vm.boot.clone(),
         accel: vm.accel.filter(|_| is_up(vm)).map(|accel| accel.to_string()),
         vmm: live.is_some().then(|| "qemu".to_owned()),
         pid: live.map(|live| live.pid),
         started: (vm.started > 0).then_some(vm.started as u64),
+        uptime: uptime(vm),
+        exit_code: vm.exit.and_then(|exit| if let ExitStatus::Code(code) = exit { Some(code) } else { None }),
+        exit_signal: vm.exit.and_then(|exit| if let ExitStatus::Signal(n) = exit { Some(n) } else { None }),
+        listening: None,
         error: (!vm.error.is_empty()).then(|| vm.error.clone()),
     }
+}
+
+/// Seconds since its guest was ready, while it is there.
+fn uptime(vm: &VmRow) -> Option<u64> {
+    let since = || u64::try_from(ids::now().seconds.saturating_sub(vm.started)).unwrap_or(0);
+    (is_up(vm) && vm.started > 0).then(since)
 }
 
 /// Whether its guest is there.
@@ -79,6 +96,16 @@ pub fn addresses(vm: &VmRow) -> Vec<String> {
         true => vec![vm.slot.network().guest.to_string()],
         false => Vec::new(),
     }
+}
+
+/// What a VM's guest listens on, while it answers.
+pub async fn listening(service: &Service, vm: &VmRow) -> Option<Vec<String>> {
+    if vm.state != VmState::Running {
+        return None;
+    }
+    let figures = service.machines.of(vm.id).live()?.figures().await?;
+    let shown = figures.listeners.iter().map(|it| SocketAddr::new(it.address, it.port).to_string());
+    Some(shown.collect())
 }
 
 /// A job.

@@ -16,7 +16,8 @@ use banger_dbus::Dict;
 use banger_host::FakeHost;
 use banger_image::{Puller, RunConfig};
 use banger_model::{
-    Bytes, Cpus, ImageId, ImageSource, JobKind, KernelId, Limits, MachineSize, Slot, Uid, VmId, VmState,
+    Bytes, Cpus, ImageId, ImageSource, JobKind, KernelId, Limits, MachineSize, Restart, Slot, Uid, VmId,
+    VmState,
 };
 use banger_polkit::ScriptedAuthority;
 use std::{path::Path, sync::Arc};
@@ -165,6 +166,10 @@ impl Bench {
             environment: Vec::new(),
             user: String::new(),
             working_directory: String::new(),
+            ends_with_main: false,
+            autostart: false,
+            restart: Restart::No,
+            idle_stop: 0,
         }
     }
 
@@ -187,6 +192,9 @@ impl Bench {
             created: 0,
             started: 0,
             has_disk: false,
+            boot: Vec::new(),
+            exit: None,
+            wanted: false,
         };
         service.store.add_vm(&vm).unwrap();
         service.store.set_vm_has_disk(id).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::packet::{receive, send};
 use crate::{
-    Answer, Host, HostError, NameRouting, PROTOCOL, Reply, Request, SnapshotDisk, StartVm, VmStatus,
+    Answer, Host, HostError, NameRouting, PROTOCOL, Reply, Request, SnapshotDisk, StartVm, VmStatus, VmUsage,
 };
 use banger_model::{DiskNumber, KernelName, Slot, VmId};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -176,6 +176,13 @@ impl Host for HostClient {
         })
     }
 
+    fn vm_usage(&self, vm: VmId) -> Answer<'_, VmUsage> {
+        self.call(Request::VmUsage { vm }, Vec::new(), |reply, _| match reply {
+            Reply::Usage { usage } => Some(usage),
+            _ => None,
+        })
+    }
+
     fn list_vms(&self) -> Answer<'_, Vec<VmStatus>> {
         Box::pin(async move {
             let mut all: Vec<VmStatus> = Vec::new();
@@ -239,7 +246,7 @@ mod tests {
 
     #[test]
     fn answers_are_read() {
-        let hello = against(Some(r#"{"reply":"hello","version":3}"#), async |host| host.hello().await);
+        let hello = against(Some(r#"{"reply":"hello","version":4}"#), async |host| host.hello().await);
         assert!(hello.is_ok(), "{hello:?}");
         let vm = VmId::from_bits(1);
         let stop = against(Some(r#"{"reply":"done"}"#), async |host| host.stop_vm(vm).await);

@@ -1,6 +1,6 @@
 //! A host for tests: the same rules about order, and nothing behind them.
 
-use crate::{Answer, Host, HostError, NameRouting, Refusal, SnapshotDisk, StartVm, Verb, VmStatus};
+use crate::{Answer, Host, HostError, NameRouting, Refusal, SnapshotDisk, StartVm, Verb, VmStatus, VmUsage};
 use banger_model::{DiskNumber, KernelName, MachineSize, Slot, VmId};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -280,6 +280,15 @@ impl Host for FakeHost {
         self.call(Verb::ShowDns, None, |state| match state.names {
             Some(_) => Ok((NameRouting::Routed, String::new())),
             None => Ok((NameRouting::Off, String::new())),
+        })
+    }
+
+    fn vm_usage(&self, vm: VmId) -> Answer<'_, VmUsage> {
+        self.call(Verb::VmUsage, Some(vm), move |state| {
+            match state.vms.get(&vm).is_some_and(|held| held.pid.is_some() && held.exit.is_none()) {
+                true => Ok(VmUsage::default()),
+                false => Err(refused(Verb::VmUsage, Refusal::WrongState, "the VM does not run")),
+            }
         })
     }
 

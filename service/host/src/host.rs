@@ -1,6 +1,6 @@
 //! The verbs as a trait.
 
-use crate::{HostError, NameRouting, VmStatus, VmmKind};
+use crate::{HostError, NameRouting, VmStatus, VmUsage, VmmKind};
 use banger_model::{Accel, Bytes, DiskNumber, ImageId, KernelName, MachineSize, Slot, VmId};
 use std::{fs::File, future::Future, os::fd::OwnedFd, pin::Pin};
 
@@ -65,6 +65,9 @@ pub trait Host: Send + Sync {
 
     /// How the host's resolver has taken it, and why in words.
     fn show_dns(&self) -> Answer<'_, (NameRouting, String)>;
+
+    /// What a VM takes of the host. Refused when its process does not live.
+    fn vm_usage(&self, vm: VmId) -> Answer<'_, VmUsage>;
 
     /// Every VM of which the helper holds something, in the order of their ids.
     fn list_vms(&self) -> Answer<'_, Vec<VmStatus>>;

@@ -20,4 +20,4 @@ pub use error::{HostError, Refusal};
 pub use fake::{FakeHost, FakeVm};
 pub use host::{Answer, Host, SnapshotDisk, StartVm};
 pub use memfd::{SEALS, seal};
-pub use message::{NameRouting, PROTOCOL, Reply, Request, Verb, VmStatus};
+pub use message::{NameRouting, PROTOCOL, Reply, Request, Verb, VmStatus, VmUsage};

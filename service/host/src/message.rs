@@ -8,7 +8,7 @@ use std::fmt;
 
 /// The version of this protocol. It changes whenever a message does: daemon and helper are installed
 /// together, so an old one beside a new one only means that it has to be restarted.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// What the helper can be asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,6 +101,11 @@ pub enum Request {
     },
     /// How the host's resolver has taken it.
     ShowDns {},
+    /// Tells what a VM takes of the host.
+    VmUsage {
+        /// Which VM.
+        vm: VmId,
+    },
     /// Lists VMs in the order of their ids.
     ListVms {
         /// The last one of the previous page.
@@ -143,6 +148,11 @@ pub enum Reply {
         routing: NameRouting,
         /// The same in words; empty when there is nothing to say.
         message: String,
+    },
+    /// To VmUsage.
+    Usage {
+        /// What it takes.
+        usage: VmUsage,
     },
     /// It was refused, or failed.
     Failed {
@@ -189,6 +199,20 @@ pub enum NameRouting {
     Failed,
 }
 
+/// What a VM takes of the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmUsage {
+    /// Microseconds of processors' time since it was started.
+    pub cpu_us: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Bytes that the guest received over its network.
+    pub received: u64,
+    /// Bytes that it sent.
+    pub sent: u64,
+}
+
 /// The name of a verb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verb {
@@ -218,6 +242,8 @@ pub enum Verb {
     RouteDns,
     /// [`Request::ShowDns`]
     ShowDns,
+    /// [`Request::VmUsage`]
+    VmUsage,
     /// [`Request::ListVms`]
     ListVms,
 }
@@ -239,6 +265,7 @@ impl Request {
             Request::BindDns { .. } => Verb::BindDns,
             Request::RouteDns { .. } => Verb::RouteDns,
             Request::ShowDns {} => Verb::ShowDns,
+            Request::VmUsage { .. } => Verb::VmUsage,
             Request::ListVms { .. } => Verb::ListVms,
         }
     }
@@ -259,6 +286,7 @@ impl Request {
             | Request::MakeTap { vm, .. }
             | Request::RemoveTap { vm }
             | Request::StartVm { vm, .. }
+            | Request::VmUsage { vm }
             | Request::StopVm { vm } => Some(*vm),
         }
     }
@@ -336,6 +364,7 @@ mod tests {
             any::<u16>().prop_map(|port| Request::BindDns { port }),
             any::<u16>().prop_map(|port| Request::RouteDns { port }),
             Just(Request::ShowDns {}),
+            vm.clone().prop_map(|vm| Request::VmUsage { vm }),
             proptest::option::of(vm).prop_map(|after| Request::ListVms { after }),
         ]
     }

@@ -38,6 +38,8 @@ pub enum JobKind {
     PauseVm,
     /// They run again.
     ResumeVm,
+    /// A VM's main process gets a signal.
+    KillVm,
     /// A VM stops and starts again.
     RestartVm,
     /// A VM goes.
@@ -118,6 +120,7 @@ impl JobKind {
             JobKind::StopVm => "stop-vm",
             JobKind::PauseVm => "pause-vm",
             JobKind::ResumeVm => "resume-vm",
+            JobKind::KillVm => "kill-vm",
             JobKind::RestartVm => "restart-vm",
             JobKind::DeleteVm => "delete-vm",
         }

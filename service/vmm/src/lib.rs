@@ -12,7 +12,7 @@ mod qmp_message;
 pub use command::{Command, Vmm, VmmKind};
 pub use machine::{Disk, Fd, Machine, Network, kernel_command_line};
 pub use qemu::Qemu;
-pub use qmp::{LONGEST_LINE, Qmp, QmpError, RunState};
+pub use qmp::{DiskCounts, LONGEST_LINE, Qmp, QmpError, RunState};
 pub use qmp_message::{Event, Message};
 
 /// The name of the virtio-serial port on which the guest's agent speaks; the guest finds it under

@@ -36,6 +36,15 @@ pub enum RunState {
     Other(String),
 }
 
+/// What went between a guest and one of its disks, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskCounts {
+    /// Read by the guest.
+    pub read: u64,
+    /// Written by it.
+    pub written: u64,
+}
+
 /// Talking to QEMU failed.
 #[derive(Debug, thiserror::Error)]
 pub enum QmpError {
@@ -102,6 +111,20 @@ impl Qmp {
             Some(other) => Ok(RunState::Other(other.chars().take(64).collect())),
             None => Err(QmpError::Malformed { reason: "query-status without a status".into() }),
         }
+    }
+
+    /// What went between the guest and each of its disks (`query-blockstats`).
+    ///
+    /// # Errors
+    /// Any of [`QmpError`].
+    pub async fn disks(&mut self) -> Result<Vec<DiskCounts>, QmpError> {
+        let answer = self.execute("query-blockstats").await?;
+        let malformed = || QmpError::Malformed { reason: "query-blockstats without statistics".into() };
+        let disk = |disk: &Value| {
+            let count = |key| disk.get("stats")?.get(key)?.as_u64();
+            Some(DiskCounts { read: count("rd_bytes")?, written: count("wr_bytes")? })
+        };
+        answer.as_array().ok_or_else(malformed)?.iter().map(|it| disk(it).ok_or_else(malformed)).collect()
     }
 
     /// Stops the guest's processors.

@@ -334,6 +334,14 @@ impl Fake {
             pid: None,
             started: None,
             error: None,
+            autostart: false,
+            restart: "no".into(),
+            idle_stop: 0,
+            boot: Vec::new(),
+            uptime: None,
+            exit_code: None,
+            exit_signal: None,
+            listening: None,
         };
         let id = info.id;
         self.0.vms.lock().unwrap().push(info);

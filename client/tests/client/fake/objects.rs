@@ -6,7 +6,7 @@ use super::{
     shown,
 };
 use banger_dbus::{
-    Dict, Error, Object,
+    Dict, DictWriter, Error, Object,
     model::{ExecId, ImageId, VmId},
 };
 use std::{
@@ -80,8 +80,25 @@ impl Vm {
         self.job("Restart", &options).await
     }
 
-    async fn kill(&self, options: Dict) -> OwnedObjectPath {
-        self.job("Kill", &options).await
+    async fn kill(&self, signal: i32, options: Dict) -> OwnedObjectPath {
+        self.job(&format!("Kill {signal}"), &options).await
+    }
+
+    async fn pause(&self, options: Dict) -> OwnedObjectPath {
+        self.job("Pause", &options).await
+    }
+
+    async fn resume(&self, options: Dict) -> OwnedObjectPath {
+        self.job("Resume", &options).await
+    }
+
+    async fn set(&self, options: Dict) -> Dict {
+        self.state.note(format!("Set {} {}", self.name(), shown(&options)));
+        DictWriter::new().with("needs-restart", vec!["cpus".to_owned()]).done()
+    }
+
+    async fn wait(&self, _options: Dict) -> Dict {
+        DictWriter::new().with("state", "stopped".to_owned()).with("code", 42i32).done()
     }
 
     async fn delete(&self, options: Dict) -> OwnedObjectPath {

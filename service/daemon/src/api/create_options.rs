@@ -3,12 +3,15 @@
 use crate::{
     gate::Caller,
     kernels::{self, HOST, Kernel},
-    ops::create::{self, Create},
+    ops::{
+        change,
+        create::{self, Create},
+    },
     service::Service,
     store::{ImageRow, VmSpec},
 };
 use banger_dbus::{Dict, Error, Options};
-use banger_model::{Bytes, Cpus, MachineSize, VmName};
+use banger_model::{Bytes, Cpus, MachineSize, Restart, VmName};
 
 /// The options of CreateVM, read and of the right types.
 pub struct CreateOptions {
@@ -24,6 +27,9 @@ pub struct CreateOptions {
     environment: Vec<String>,
     user: String,
     working_directory: String,
+    autostart: bool,
+    restart: Restart,
+    idle_stop: u32,
 }
 
 impl CreateOptions {
@@ -47,6 +53,12 @@ impl CreateOptions {
             environment: options.take_or_default("environment")?,
             user: options.take_or_default("user")?,
             working_directory: options.take_or_default("working-directory")?,
+            autostart: options.take_or_default("autostart")?,
+            restart: match options.take::<String>("restart")? {
+                Some(policy) => policy.parse()?,
+                None => Restart::No,
+            },
+            idle_stop: options.take_or_default("idle-stop")?,
         };
         options.finish()?;
         let image = image.ok_or_else(|| Error::InvalidArgs("the option \"image\" is missing".into()))?;
@@ -97,7 +109,12 @@ impl CreateOptions {
             environment: self.environment.clone(),
             user: self.user.clone(),
             working_directory: self.working_directory.clone(),
+            ends_with_main: !self.command.is_empty(),
+            autostart: self.autostart,
+            restart: self.restart,
+            idle_stop: self.idle_stop,
         };
+        change::check(&spec)?;
         let request = Create { name, image, kernel, spec, start: self.start, owner: caller.uid };
         // What the guest would refuse is refused here.
         create::settings(&request.image.config, &request.spec, request.name.as_ref(), None)?;

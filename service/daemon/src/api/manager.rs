@@ -399,7 +399,10 @@ impl ManagerObject {
     /// `memory` t, bytes; `disk` t, bytes, the guest's filesystem grows to it (default: the image's size);
     /// `start` b (default: true); `remove` b, it is deleted when it stops; `main` s, what the guest runs by itself
     /// when the image has no init: `image` (the default: the image's own command) or `none`; `command` as,
-    /// instead of the image's; `environment` as of `NAME=value`, `user` s and `working-directory` s for it.
+    /// instead of the image's, and the VM ends when it does; `environment` as of `NAME=value`, `user` s and
+    /// `working-directory` s for it; `autostart` b, it starts with the host; `restart` s, whether it starts again when
+    /// it ended by itself: `no` (the default), `on-failure` or `always`, and then it also ends with the image's own
+    /// command; `idle-stop` u, seconds without use after which it is stopped (default: 0, never).
     /// Returns the VM and the job, whose result has `vm` o. Needs `org.banger.manager.vm-run`.
     #[zbus(name = "CreateVM", out_args("vm", "job"))]
     async fn create_vm(

@@ -2,24 +2,27 @@
 
 use super::{manager::check_quota, no_options};
 use crate::{
+    console::{Content, hand_out},
     error,
     gate::Caller,
     jobs::{Job, NewJob},
     ops::{
+        change::{self, Change},
         commit::{self, Commit},
         exec::{self, Run},
+        kill,
         lifecycle::{self, Stop},
-        pause,
+        pause, port, stats, wait,
     },
     service::Service,
     show,
     store::VmRow,
 };
 use banger_agent::WindowSize;
-use banger_dbus::{Dict, Error, Options, names};
+use banger_dbus::{Dict, DictWriter, Error, Options, names};
 use banger_model::{ImageName, JobKind, VmEvent, VmId};
 use banger_polkit::{Details, Operation};
-use std::{fs::File, future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 use zbus::{OwnedFd, OwnedObjectPath, message::Header};
 
 /// Longest that a caller may let a guest take to shut down, in seconds.
@@ -56,6 +59,13 @@ impl VmObject {
         }
         // While somebody was asked, it may have gone.
         Ok((caller, self.service.vm(self.id)?))
+    }
+
+    async fn change(&self, header: &Header<'_>, change: Change) -> Result<Dict, Error> {
+        let (_, vm) = self.may(header, Operation::RunVm).await?;
+        let later = change::change(&self.service, vm.id, &change).await?;
+        let later: Vec<String> = later.into_iter().map(ToOwned::to_owned).collect();
+        Ok(DictWriter::new().with("needs-restart", later).done())
     }
 
     async fn job<W>(
@@ -202,20 +212,90 @@ impl VmObject {
         self.job(allowed, JobKind::RestartVm, true, work).await
     }
 
-    /// Ends its process at once, as pulling the plug would.
+    /// Sends `signal`, 1 to 64, to the guest's main process: the command that the VM was made with or its image's own,
+    /// else the image's own init. 9 (SIGKILL) ends the VM at once, as pulling the plug would. A VM that ends after 2, 3,
+    /// 9 or 15 counts as stopped by somebody, and its restart policy leaves it so.
     #[zbus(out_args("job"))]
     async fn kill(
         &self,
         #[zbus(header)] header: Header<'_>,
+        signal: i32,
         options: Dict,
     ) -> Result<OwnedObjectPath, Error> {
         no_options(options)?;
+        kill::check(signal)?;
         let allowed = self.may(&header, Operation::ManageVm).await?;
-        let how = Stop { patience: Duration::ZERO, force: true };
-        let work = |service: Arc<Service>, id, job: Arc<Job>| async move {
-            lifecycle::stop(&service, id, how, &job).await
+        let work = move |service: Arc<Service>, id, job: Arc<Job>| async move {
+            kill::kill(&service, id, signal, &job).await
         };
-        self.job(allowed, JobKind::StopVm, false, work).await
+        self.job(allowed, JobKind::KillVm, false, work).await
+    }
+
+    /// Replies once it has no process, which may be at once: `state` s, `removed` when it is no longer there; `code` i or
+    /// `signal` i, how its main process ended, where that is known; `error` s, why it failed.
+    #[zbus(out_args("result"))]
+    async fn wait(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<Dict, Error> {
+        no_options(options)?;
+        self.may(&header, Operation::UseVm).await?;
+        Ok(wait::wait(&self.service, self.id).await?)
+    }
+
+    /// Changes it: `name` s, `cpus` u, `memory` t, `disk` t (it only grows), `autostart` b, `restart` s, `idle-stop` u and
+    /// `remove` b, each as for `CreateVM`. All of it, or nothing where something is not possible. The result has
+    /// `needs-restart` as, what takes effect at its next start. Needs `org.banger.manager.vm-run`.
+    #[zbus(out_args("result"))]
+    async fn set(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<Dict, Error> {
+        let mut options = Options::new(options);
+        let change = Change {
+            name: options.take::<String>("name")?.map(|name| name.parse()).transpose()?,
+            cpus: options.take("cpus")?,
+            memory: options.take("memory")?,
+            disk: options.take("disk")?,
+            autostart: options.take("autostart")?,
+            restart: options.take::<String>("restart")?.map(|policy| policy.parse()).transpose()?,
+            idle_stop: options.take("idle-stop")?,
+            remove: options.take("remove")?,
+        };
+        options.finish()?;
+        self.change(&header, change).await
+    }
+
+    /// Gives it another name; the same as `Set` with `name`.
+    #[zbus(out_args("result"))]
+    async fn rename(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        name: &str,
+        options: Dict,
+    ) -> Result<Dict, Error> {
+        no_options(options)?;
+        let change = Change { name: Some(name.parse()?), ..Change::default() };
+        self.change(&header, change).await
+    }
+
+    /// What a VM that runs takes: `cpu-time` t (microseconds), `memory`, `received` and `sent` t (bytes), `read` and
+    /// `written` t (bytes of its disks), `cpu-permille` u (thousandths of one processor since the last call); and what
+    /// its guest says of itself: `guest-uptime` and `guest-busy` t (milliseconds), `guest-memory`,
+    /// `guest-memory-available`, `guest-disk` and `guest-disk-available` t (bytes), `guest-tasks` and
+    /// `guest-connections` u. What cannot be had at the moment is left out.
+    #[zbus(out_args("stats"))]
+    async fn stats(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<Dict, Error> {
+        no_options(options)?;
+        let (_, vm) = self.may(&header, Operation::UseVm).await?;
+        Ok(stats::stats(&self.service, &vm).await?.into_dict())
+    }
+
+    /// A connection to a TCP port of its guest, also one on the guest's loopback alone: a socket.
+    #[zbus(out_args("connection"))]
+    async fn open_port(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        port: u16,
+        options: Dict,
+    ) -> Result<OwnedFd, Error> {
+        no_options(options)?;
+        let (_, vm) = self.may(&header, Operation::UseVm).await?;
+        Ok(port::open(&self.service, &vm, port).await?.into())
     }
 
     /// Deletes it with its disk. One that runs is refused, unless `force` b.
@@ -240,13 +320,17 @@ impl VmObject {
 
     /// Everything known of it: id, name, state, image, image-id and kernel s; owner-uid and cpus u; memory,
     /// disk, disk-used and created t; addresses as; remove b; and where they apply accel, vmm and error s,
-    /// pid u and started t.
+    /// pid u, started t, uptime t (seconds), exit-code i or exit-signal i (how its main process ended last); autostart b,
+    /// restart s, idle-stop u; boot a(su), the phases of its last boot with the milliseconds since the guest's kernel
+    /// started; and while it runs listening as, what its guest listens on.
     #[zbus(out_args("description"))]
     async fn describe(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<Dict, Error> {
         no_options(options)?;
         let (_, vm) = self.may(&header, Operation::UseVm).await?;
         let images = self.service.store.images().map_err(error::Error::from)?;
-        Ok(show::vm(&self.service, &vm, &images).into_dict())
+        let mut info = show::vm(&self.service, &vm, &images);
+        info.listening = show::listening(&self.service, &vm).await;
+        Ok(info.into_dict())
     }
 
     /// Runs a command in the guest.
@@ -301,14 +385,27 @@ impl VmObject {
         Ok(console.into())
     }
 
-    /// The log of the serial console, open for reading: its last 1 MiB at most, also of a VM that does not run.
+    /// The log of the serial console, a pipe to read it from, also of a VM that does not run. It is bounded, as
+    /// configured: the newest is there. Options: `lines` u, only so many of the last ones; `follow` b, what comes is
+    /// passed on until the VM stops.
     #[zbus(out_args("log"))]
     async fn open_log(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<OwnedFd, Error> {
-        no_options(options)?;
+        let mut options = Options::new(options);
+        let lines: Option<u32> = options.take("lines")?;
+        let follow: bool = options.take_or_default("follow")?;
+        options.finish()?;
         let (_, vm) = self.may(&header, Operation::UseVm).await?;
         let path = self.service.console_log(vm.id);
-        match File::open(&path) {
-            Ok(log) => Ok(std::os::fd::OwnedFd::from(log).into()),
+        let failed = |error| error::Error::disk(&path, error);
+        if let Some(live) = self.service.machines.of(vm.id).live().filter(|_| follow) {
+            return Ok(live.console.follow(lines).map_err(failed)?.into());
+        }
+        let content = Content::of(&path).and_then(|mut content| {
+            lines.map_or(Ok(()), |lines| content.last(lines))?;
+            hand_out(content)
+        });
+        match content {
+            Ok(log) => Ok(log.into()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::NotFound(format!(
                 "the VM {:?} has no console log: it has never run",
                 vm.name.as_str()
@@ -324,7 +421,7 @@ impl VmObject {
     }
 
     /// Its name, a DNS label.
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     fn name(&self) -> zbus::fdo::Result<String> {
         self.property(|vm| vm.name.to_string())
     }

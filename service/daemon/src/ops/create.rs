@@ -16,7 +16,7 @@ use banger_agent::ExecRequest;
 use banger_dbus::{Dict, DictWriter, names};
 use banger_guest::{Init, Mac, Network, Process, Settings};
 use banger_image::RunConfig;
-use banger_model::{Phase, Plan, Slot, Uid, VmId, VmName, VmState};
+use banger_model::{Phase, Plan, Restart, Slot, Uid, VmId, VmName, VmState};
 use std::sync::Arc;
 
 /// A VM to make.
@@ -58,6 +58,7 @@ pub fn settings(
         }
     });
     settings.main = main_process(image, spec);
+    settings.ends_with_main = settings.main.is_some() && (spec.ends_with_main || spec.restart != Restart::No);
     if !spec.command.is_empty() {
         // As with podman: who says what to run gets that, and not the image's own init.
         settings.init = Init::Agent;
@@ -121,6 +122,9 @@ pub fn reserve(service: &Service, create: &Create) -> Result<VmRow, Error> {
             created: ids::now().seconds,
             started: 0,
             has_disk: false,
+            boot: Vec::new(),
+            exit: None,
+            wanted: false,
         };
         match service.store.add_vm(&vm) {
             Ok(()) => return Ok(vm),
@@ -191,7 +195,7 @@ async fn make(service: &Arc<Service>, vm: &VmRow, start: bool, job: &Arc<Job>) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use banger_model::{Bytes, Cpus, MachineSize};
+    use banger_model::{Bytes, Cpus, MachineSize, Restart};
 
     #[test]
     fn a_command_of_ones_own_replaces_the_images_init() {
@@ -206,6 +210,10 @@ mod tests {
             environment: Vec::new(),
             user: String::new(),
             working_directory: String::new(),
+            ends_with_main: false,
+            autostart: false,
+            restart: Restart::No,
+            idle_stop: 0,
         };
         let told = |spec: &VmSpec| Settings::from_json(&settings(&image, spec, None, None).unwrap()).unwrap();
         let own = told(&spec(true, &["serve", "-v"]));

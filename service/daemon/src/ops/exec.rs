@@ -123,6 +123,7 @@ pub async fn exec(
     let object = ExecObject::new(service.clone(), vm, control.clone(), end);
     service.bus.object_server().at(names::path_of(id), object).await?;
     let gone = service.gate.gone(caller).await?;
+    let session = live.session();
     let service = service.clone();
     tokio::spawn(async move {
         let pumps = [tokio::spawn(stdin), tokio::spawn(stdout), tokio::spawn(stderr)];
@@ -134,6 +135,7 @@ pub async fn exec(
             }
         };
         ended.send_replace(Some(status));
+        drop(session);
         // The command is over: nobody reads its input any more. Its output goes on to the client.
         pumps[0].abort();
         tokio::time::sleep(KEPT).await;

@@ -1,15 +1,38 @@
 //! A VM's changes of state: start, stop, restart, kill, delete. One operation at a time holds a VM's turn.
 
-use super::{start, steps::take_down};
+use super::{change, idle, restart, start, steps::take_down};
 use crate::{error::Error, fault, jobs::Job, machines::Live, monitor, service::Service, store::VmRow};
 use banger_model::{DeleteStep, Phase, Plan, StopStep, VmEvent, VmId, VmState};
 use std::{sync::Arc, time::Duration};
 
-/// Starts a VM and waits for its guest. The second of two starts finds it running, which is no error.
+/// How long the agent's connection may outlive the guest's console.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Starts a VM and waits for its guest. The second of two starts comes to what the first does, its failure too; one
+/// of a VM that runs is no error.
 ///
 /// # Errors
 /// Why it did not come up; everything that was made for it is gone again by then.
 pub async fn start(service: &Arc<Service>, id: VmId, job: &Job) -> Result<(), Error> {
+    match service.machines.of(id).begin_start() {
+        Ok(told) => {
+            let result = start_first(service, id, job).await;
+            told.send_replace(Some(result.as_ref().copied().map_err(banger_dbus::Error::from)));
+            result
+        }
+        Err(mut first) => {
+            job.phase(Phase::Booting);
+            let outcome = tokio::select! {
+                outcome = first.wait_for(Option::is_some) => outcome.ok().and_then(|outcome| outcome.clone()),
+                () = job.cancel.cancelled() => return Err(Error::Cancelled),
+            };
+            let lost = || Err(Error::Internal("the start broke off".into()));
+            outcome.map_or_else(lost, |outcome| outcome.map_err(Error::Named))
+        }
+    }
+}
+
+async fn start_first(service: &Arc<Service>, id: VmId, job: &Job) -> Result<(), Error> {
     let machine = service.machines.of(id);
     let _turn = machine.turn.lock().await;
     let vm = service.vm(id)?;
@@ -20,12 +43,16 @@ pub async fn start(service: &Arc<Service>, id: VmId, job: &Job) -> Result<(), Er
     if !service.store.begun_steps(id)?.is_empty() {
         take_down(service, id, Plan::Rollback).await?;
     }
-    enter(service, &vm, VmEvent::Start, "").await?;
+    vm.state.after(VmEvent::Start)?;
+    change::fit_disk(service, &vm).await?;
+    service.store.set_vm_starting(id)?;
+    machine.set_exit(None);
+    service.vm_changed(id).await;
     let cancel = job.cancel.child_token();
     machine.set_start(&cancel);
     let up = match start::bring_up(service, &vm, job, &cancel).await {
         Ok((live, accel)) => {
-            let written = service.store.set_vm_running(id, accel, crate::ids::now().seconds);
+            let written = service.store.set_vm_running(id, accel, crate::ids::now().seconds, &phases(&live));
             written.map(|()| live).map_err(Error::from)
         }
         Err(error) => Err(error),
@@ -48,6 +75,13 @@ pub async fn start(service: &Arc<Service>, id: VmId, job: &Job) -> Result<(), Er
     }
 }
 
+/// What a guest tells of its boot.
+fn phases(live: &Live) -> Vec<(String, u32)> {
+    let agent = live.agent();
+    let phases = agent.iter().flat_map(|agent| &agent.guest().phases);
+    phases.map(|phase| (phase.name.clone(), phase.ms)).collect()
+}
+
 /// How a VM is stopped.
 #[derive(Debug, Clone, Copy)]
 pub struct Stop {
@@ -67,6 +101,8 @@ pub async fn stop(service: &Arc<Service>, id: VmId, how: Stop, job: &Job) -> Res
     machine.interrupt_start();
     let _turn = machine.turn.lock().await;
     let vm = service.vm(id)?;
+    // Whatever ends it from here on, somebody asked for it.
+    service.store.set_vm_wanted(id, false)?;
     if !vm.state.may_have_process() {
         return Ok(());
     }
@@ -90,15 +126,19 @@ pub async fn stop(service: &Arc<Service>, id: VmId, how: Stop, job: &Job) -> Res
     }
 }
 
+/// How long an agent that is well may take to say that the shutdown begins: it syncs the guest's filesystems first.
+const PROMPT: Duration = Duration::from_secs(5);
+
 /// Asks the guest to shut down and waits for its process to go. One that does not is ended by the caller.
 async fn shut_down(live: &Live, patience: Duration) {
     let Some(agent) = live.agent() else { return };
     let asked = async {
-        if let Err(error) = agent.shutdown(patience).await {
-            tracing::warn!(%error, "the guest did not take the request to shut down");
-            return;
+        let taken = tokio::time::timeout(PROMPT, agent.shutdown(patience));
+        match taken.await {
+            Ok(Ok(())) => live.console.closed().await,
+            Ok(Err(error)) => tracing::warn!(%error, "the guest did not take the request to shut down"),
+            Err(_) => tracing::warn!("the guest's agent does not answer: ending its process"),
         }
-        live.console.closed().await;
     };
     if tokio::time::timeout(patience, asked).await.is_err() {
         tracing::warn!("the guest did not shut down in {} s: ending its process", patience.as_secs());
@@ -183,8 +223,21 @@ pub(crate) async fn ended(
     how: VmEvent,
     why: &str,
 ) -> Result<(), Error> {
+    let machine = service.machines.of(id);
+    if let Some(live) = machine.live() {
+        // What the agent said last may still be on its way, and ends with the connection.
+        if live.console.is_closed()
+            && let Some(agent) = live.agent()
+        {
+            let _ = tokio::time::timeout(LAST_WORDS, agent.closed()).await;
+        }
+        if let Some(exit) = live.exit() {
+            machine.set_exit(Some(exit));
+            service.store.set_vm_exit(id, exit)?;
+        }
+    }
     let result = take_down(service, id, plan).await;
-    service.machines.of(id).set_live(None);
+    machine.set_live(None);
     match &result {
         Ok(()) => settle(service, id, plan, how, why).await?,
         Err(error) => settle(service, id, plan, VmEvent::Fail, &error.to_string()).await?,
@@ -216,19 +269,21 @@ pub async fn watch(service: Arc<Service>, id: VmId, live: Arc<Live>) {
         () = live.console.closed() => {}
         () = live.ending.cancelled() => return,
         () = start::keep_agent(&service, id, &live) => {}
+        () = idle::watch(&service, id, &live) => {}
     }
     let machine = service.machines.of(id);
     let _turn = machine.turn.lock().await;
     if live.ending.is_cancelled() {
         return;
     }
-    if let Err(error) = gone(&service, id).await {
+    if let Err(error) = gone(&service, id, &live).await {
         tracing::error!(vm = %id, %error, "a VM that ended was not cleaned up");
     }
 }
 
-async fn gone(service: &Arc<Service>, id: VmId) -> Result<(), Error> {
+async fn gone(service: &Arc<Service>, id: VmId, live: &Live) -> Result<(), Error> {
     let vm = service.vm(id)?;
+    let ran = live.since.elapsed();
     let exit = start::exit_of(service, id).await;
     let (how, why) = match &exit {
         None => (VmEvent::Stopped, String::new()),
@@ -236,8 +291,10 @@ async fn gone(service: &Arc<Service>, id: VmId) -> Result<(), Error> {
     };
     tracing::info!(vm = %id, name = %vm.name, why, "the VM ended by itself");
     ended(service, id, Plan::Stop, how, &why).await?;
-    match vm.spec.remove {
-        true => remove(service, id, Plan::Delete).await,
-        false => Ok(()),
+    if vm.spec.remove {
+        return remove(service, id, Plan::Delete).await;
     }
+    let end = restart::end_of(vm.wanted, exit.as_deref(), service.machines.of(id).exit());
+    restart::after_end(service, &vm, end, ran);
+    Ok(())
 }

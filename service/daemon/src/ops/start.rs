@@ -86,7 +86,7 @@ fn choices(service: &Service) -> Result<Vec<(Accel, bool)>, Error> {
 }
 
 /// Tells one boot of the host from the next (random(4)): a module may be there after it that was not before.
-fn boot_id() -> String {
+pub(super) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
@@ -105,8 +105,9 @@ pub async fn first_answer(
     };
     let agent = tokio::select! {
         biased;
-        () = console.closed() => Err(ended_early(service, vm, console.tail()).await),
+        // A guest that did all that it had to do may have answered and be gone.
         agent = reach_agent(service, vm.id) => Ok(agent),
+        () = console.closed() => Err(ended_early(service, vm, console.tail()).await),
         () = cancel.cancelled() => Err(Error::Cancelled),
         () = tokio::time::sleep(bound) => {
             Err(Error::GuestSilent { name: vm.name.to_string(), seconds: bound.as_secs(), console: console.tail() })
@@ -128,7 +129,7 @@ pub async fn connect_console(service: &Service, id: VmId) -> Result<Arc<Console>
     let path = service.socket(id, "console.sock");
     let port = UnixStream::connect(&path).await.map_err(|e| Error::disk(&path, e))?;
     let log = service.console_log(id);
-    Console::take(port, &log).map_err(|e| Error::disk(&log, e))
+    Console::take(port, &log, service.config.console.log.0).map_err(|e| Error::disk(&log, e))
 }
 
 /// Connects to the agent of a VM and waits until its guest is ready. A connection that breaks is made again: the

@@ -5,7 +5,8 @@ use rusqlite::Connection;
 
 /// Each entry takes a database from version `index` to `index + 1` (`PRAGMA user_version`). Only ever
 /// appended to: an entry that has been released never changes.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE images (
         id TEXT PRIMARY KEY,
         source TEXT NOT NULL,
@@ -67,7 +68,13 @@ const MIGRATIONS: &[&str] = &["
         PRIMARY KEY (vm, step)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    ALTER TABLE vms ADD COLUMN boot TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE vms ADD COLUMN exit TEXT NOT NULL DEFAULT 'null';
+    ALTER TABLE vms ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0;
+",
+];
 
 /// Brings the database to the current version, each step in a transaction of its own.
 pub fn migrate(connection: &mut Connection) -> Result<(), StoreError> {

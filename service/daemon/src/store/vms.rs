@@ -1,7 +1,10 @@
 //! VMs in the database, and the journal of the steps of their start.
 
 use super::{Store, StoreError, deleted, inserted, json, parsed, to_json};
-use banger_model::{Accel, ImageId, MachineSize, ModelError, Slot, StartStep, Uid, VmId, VmName, VmState};
+use banger_agent::ExitStatus;
+use banger_model::{
+    Accel, ImageId, MachineSize, ModelError, Restart, Slot, StartStep, Uid, VmId, VmName, VmState,
+};
 use rusqlite::{OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +25,18 @@ pub struct VmSpec {
     pub user: String,
     /// The folder that it runs in; empty for the image's own.
     pub working_directory: String,
+    /// Whether the VM ends when that command does.
+    #[serde(default)]
+    pub ends_with_main: bool,
+    /// Whether it starts with the host.
+    #[serde(default)]
+    pub autostart: bool,
+    /// Whether it starts again when it ended.
+    #[serde(default)]
+    pub restart: Restart,
+    /// Seconds without use after which it is stopped; 0 for never.
+    #[serde(default)]
+    pub idle_stop: u32,
 }
 
 /// A VM.
@@ -53,6 +68,12 @@ pub struct VmRow {
     pub started: i64,
     /// Whether its disk is whole.
     pub has_disk: bool,
+    /// The phases of its last boot, each with the milliseconds since the guest's kernel started.
+    pub boot: Vec<(String, u32)>,
+    /// How its main process ended last, where that is known.
+    pub exit: Option<ExitStatus>,
+    /// Whether it is to run, as far as anybody said: since its start, until somebody stopped it.
+    pub wanted: bool,
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<VmRow> {
@@ -72,6 +93,9 @@ fn read(row: &Row<'_>) -> rusqlite::Result<VmRow> {
         created: row.get("created")?,
         started: row.get("started")?,
         has_disk: row.get("has_disk")?,
+        boot: json(row, "boot")?,
+        exit: json(row, "exit")?,
+        wanted: row.get("wanted")?,
     })
 }
 
@@ -147,15 +171,63 @@ impl Store {
         )
     }
 
+    /// Writes down that a VM begins to start, which is what somebody wants, and how it ended before no longer counts.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn set_vm_starting(&self, id: VmId) -> Result<(), StoreError> {
+        let state = to_json(&VmState::Starting)?;
+        self.update(
+            "UPDATE vms SET state = ?2, error = '', wanted = 1, exit = 'null' WHERE id = ?1",
+            params![id.to_string(), state],
+        )
+    }
+
+    /// Writes down whether a VM is to run.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn set_vm_wanted(&self, id: VmId, wanted: bool) -> Result<(), StoreError> {
+        self.update("UPDATE vms SET wanted = ?2 WHERE id = ?1", params![id.to_string(), wanted])
+    }
+
+    /// Writes down how a VM's main process ended.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn set_vm_exit(&self, id: VmId, exit: ExitStatus) -> Result<(), StoreError> {
+        let exit = to_json(&exit)?;
+        self.update("UPDATE vms SET exit = ?2 WHERE id = ?1", params![id.to_string(), exit])
+    }
+
+    /// Writes down what a VM is to be from now on.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] when another VM has the name.
+    pub fn change_vm(&self, id: VmId, name: &VmName, spec: &VmSpec) -> Result<(), StoreError> {
+        let spec = to_json(spec)?;
+        self.with(|c| {
+            let values = params![id.to_string(), name.as_str(), spec];
+            let row = c.execute("UPDATE vms SET name = ?2, spec = ?3 WHERE id = ?1", values);
+            inserted(row, "a VM", name.as_str())
+        })
+    }
+
     /// Writes down that a VM's guest is ready.
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn set_vm_running(&self, id: VmId, accel: Accel, started: i64) -> Result<(), StoreError> {
-        let state = to_json(&VmState::Running)?;
+    pub fn set_vm_running(
+        &self,
+        id: VmId,
+        accel: Accel,
+        started: i64,
+        boot: &[(String, u32)],
+    ) -> Result<(), StoreError> {
+        let (state, boot) = (to_json(&VmState::Running)?, to_json(&boot)?);
         self.update(
-            "UPDATE vms SET state = ?2, error = '', accel = ?3, started = ?4 WHERE id = ?1",
-            params![id.to_string(), state, accel.as_str(), started],
+            "UPDATE vms SET state = ?2, error = '', accel = ?3, started = ?4, boot = ?5 WHERE id = ?1",
+            params![id.to_string(), state, accel.as_str(), started, boot],
         )
     }
 

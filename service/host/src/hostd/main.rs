@@ -26,6 +26,7 @@ mod strays;
 mod system;
 mod tsc;
 mod turns;
+mod usage;
 mod verbs;
 
 use clap::Parser;

@@ -12,7 +12,7 @@ use crate::refused::{Result, after_rollback, not_ready, refused, system};
 use crate::resolver::Resolver;
 use crate::tsc;
 use banger_host::packet::{receive, send};
-use banger_host::{NameRouting, Refusal, Verb};
+use banger_host::{NameRouting, Refusal, Verb, VmUsage};
 use banger_model::{Accel, DiskNumber, KernelName, VmId};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -58,6 +58,8 @@ pub trait System: Send + Sync {
     fn show_dns(&self) -> (NameRouting, String);
     /// Starts a VM, in a run folder of its own. If that fails, nothing of it is left.
     fn launch(&self, launch: &Launch<'_>) -> Result<Arc<Process>>;
+    /// What a VM takes whose process is `pid`.
+    fn usage(&self, vm: VmId, slot: banger_model::Slot, pid: u32) -> io::Result<VmUsage>;
     /// The last words of a VM's process.
     fn stderr_tail(&self, vm: VmId) -> String;
     /// Removes a VM's run folder, if there is one.
@@ -164,6 +166,10 @@ impl System for Machine {
             let left = folder.remove().err().map(|error| error.to_string());
             after_rollback(failure, left.into_iter().collect())
         })
+    }
+
+    fn usage(&self, vm: VmId, slot: banger_model::Slot, pid: u32) -> io::Result<VmUsage> {
+        crate::usage::of(vm, slot, pid)
     }
 
     fn stderr_tail(&self, vm: VmId) -> String {

@@ -101,6 +101,7 @@ impl<S: System> Verbs<S> {
                 let (routing, message) = self.system.show_dns();
                 Ok(Reply::Dns { routing, message })
             }
+            Request::VmUsage { vm } => self.usage(vm),
             Request::ListVms { after } => Ok(self.list_vms(after)),
         };
         (reply.unwrap_or_else(Reply::from), Vec::new())
@@ -266,6 +267,18 @@ impl<S: System> Verbs<S> {
         }
         self.table.forget(vm);
         Ok(())
+    }
+
+    fn usage(&self, vm: VmId) -> Result<Reply> {
+        let gone = || refused(Refusal::WrongState, format!("VM {vm} does not run"));
+        let held = self.table.with(vm, |held| (held.slot, held.process.clone()));
+        let Some((slot, Some(process))) = held else { return Err(gone()) };
+        let usage = self.system.usage(vm, slot, process.pid);
+        // While it lives its number is nobody else's.
+        match (process.exit(), usage) {
+            (None, Ok(usage)) => Ok(Reply::Usage { usage }),
+            _ => Err(gone()),
+        }
     }
 
     fn list_vms(&self, after: Option<VmId>) -> Reply {

@@ -89,6 +89,10 @@ impl System for Pretended {
         Process::watch(child).map_err(system("watch"))
     }
 
+    fn usage(&self, _: VmId, _: Slot, pid: u32) -> io::Result<banger_host::VmUsage> {
+        Ok(banger_host::VmUsage { cpu_us: pid.into(), ..Default::default() })
+    }
+
     fn stderr_tail(&self, _: VmId) -> String {
         "\u{1}".repeat(2048)
     }
@@ -187,7 +191,10 @@ fn a_life() {
     let [status] = &bench.list()[..] else { panic!("not one VM") };
     assert_eq!((status.vm, status.slot, status.pid, status.running), (VM, slot(1), Some(pid), true));
     assert_eq!(status.exit, None);
+    let usage = banger_host::VmUsage { cpu_us: pid.into(), ..Default::default() };
+    assert_eq!(bench.ask(Request::VmUsage { vm: VM }, Vec::new()), Ok(Reply::Usage { usage }));
     assert_eq!(bench.stop(), Ok(Reply::Done));
+    assert_eq!(bench.ask(Request::VmUsage { vm: VM }, Vec::new()), Err(Refusal::WrongState));
     assert_eq!(bench.list(), []);
     assert_eq!(bench.done(), ["attach", "tap", "launch", "disk gone", "tap gone", "folder gone"]);
 }
