@@ -1,6 +1,7 @@
 //! What the services share with systemd: readiness and watchdog ([`Notifier`]), descriptors that outlive a
 //! restart ([`fdstore`]), logs that the journal
-//! understands ([`init_logging`]), names that are resolved ([`resolved`]), and the names and paths that the unit files and the code agree on
+//! understands ([`init_logging`]), names that are resolved ([`resolved`]), units for VMs
+//! ([`scope`]), and the names and paths that the unit files and the code agree on
 //! ([`paths`]). The unit files are in `units/`.
 
 mod error;
@@ -10,6 +11,7 @@ mod log;
 mod notify;
 pub mod paths;
 pub mod resolved;
+pub mod scope;
 
 pub use error::SystemdError;
 pub use log::init_logging;

@@ -92,6 +92,17 @@ impl Store {
         }
     }
 
+    /// Writes what has to survive this process and not the host (docs/adr/0017-plans-and-what-is-durable.md): it is in the
+    /// kernel's hands when this returns, and reaches the disk with the next write that is waited for, or by itself.
+    fn soon<T>(&self, act: impl Fn(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.with(|c| {
+            c.pragma_update(None, "synchronous", "NORMAL")?;
+            let done = act(c);
+            c.pragma_update(None, "synchronous", "FULL")?;
+            done
+        })
+    }
+
     /// Several statements that happen together or not at all.
     fn transaction<T>(&self, act: impl Fn(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.with(|c| {
@@ -171,5 +182,22 @@ fn deleted(result: rusqlite::Result<usize>) -> Result<(), StoreError> {
             Err(StoreError::InUse)
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_soon_does_not_make_the_rest_less_durable() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db")).unwrap();
+        let mode =
+            |c: &Connection| Ok(c.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0))?);
+        assert_eq!(store.soon(mode).unwrap(), 1);
+        assert_eq!(store.with(mode).unwrap(), 2);
+        store.soon(|_| -> Result<(), _> { Err(StoreError::Gone) }).unwrap_err();
+        assert_eq!(store.with(mode).unwrap(), 2);
     }
 }

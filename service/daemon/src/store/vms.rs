@@ -100,13 +100,13 @@ fn read(row: &Row<'_>) -> rusqlite::Result<VmRow> {
 }
 
 impl Store {
-    /// Adds a VM.
+    /// Adds a VM. It is durable together with [`Store::set_vm_has_disk`], before which nobody was told that it is made.
     ///
     /// # Errors
     /// [`StoreError::Taken`] when the name is, or its slot.
     pub fn add_vm(&self, vm: &VmRow) -> Result<(), StoreError> {
         let (spec, state) = (to_json(&vm.spec)?, to_json(&vm.state)?);
-        self.with(|c| {
+        self.soon(|c| {
             let row = c.execute(
                 "INSERT INTO vms (id, name, owner, image, kernel, spec, slot, state, created)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
@@ -165,7 +165,7 @@ impl Store {
     /// What SQLite says.
     pub fn set_vm_state(&self, id: VmId, state: VmState, error: &str) -> Result<(), StoreError> {
         let state = to_json(&state)?;
-        self.update(
+        self.update_soon(
             "UPDATE vms SET state = ?2, error = ?3 WHERE id = ?1",
             params![id.to_string(), state, error],
         )
@@ -177,7 +177,7 @@ impl Store {
     /// What SQLite says.
     pub fn set_vm_starting(&self, id: VmId) -> Result<(), StoreError> {
         let state = to_json(&VmState::Starting)?;
-        self.update(
+        self.update_soon(
             "UPDATE vms SET state = ?2, error = '', wanted = 1, exit = 'null' WHERE id = ?1",
             params![id.to_string(), state],
         )
@@ -225,7 +225,7 @@ impl Store {
         boot: &[(String, u32)],
     ) -> Result<(), StoreError> {
         let (state, boot) = (to_json(&VmState::Running)?, to_json(&boot)?);
-        self.update(
+        self.update_soon(
             "UPDATE vms SET state = ?2, error = '', accel = ?3, started = ?4, boot = ?5 WHERE id = ?1",
             params![id.to_string(), state, accel.as_str(), started, boot],
         )
@@ -252,12 +252,14 @@ impl Store {
     /// # Errors
     /// What SQLite says.
     pub fn begin_steps(&self, vm: VmId) -> Result<(), StoreError> {
-        self.transaction(|c| {
-            let mut insert = c.prepare_cached("INSERT OR REPLACE INTO steps VALUES (?1, ?2)")?;
+        self.soon(|c| {
+            let transaction = c.unchecked_transaction()?;
             for step in StartStep::PLAN.iter().filter(|step| step.undo().is_some()) {
+                let mut insert =
+                    transaction.prepare_cached("INSERT OR REPLACE INTO steps VALUES (?1, ?2)")?;
                 insert.execute(params![vm.to_string(), step.word()])?;
             }
-            Ok(())
+            Ok(transaction.commit()?)
         })
     }
 
@@ -266,7 +268,10 @@ impl Store {
     /// # Errors
     /// What SQLite says.
     pub fn end_step(&self, vm: VmId, step: StartStep) -> Result<(), StoreError> {
-        self.update("DELETE FROM steps WHERE vm = ?1 AND step = ?2", params![vm.to_string(), step.word()])
+        self.update_soon(
+            "DELETE FROM steps WHERE vm = ?1 AND step = ?2",
+            params![vm.to_string(), step.word()],
+        )
     }
 
     /// The steps that were begun and not undone, in the plan's order.
@@ -283,6 +288,14 @@ impl Store {
 
     fn update(&self, statement: &str, values: impl rusqlite::Params + Copy) -> Result<(), StoreError> {
         self.with(|c| {
+            c.execute(statement, values)?;
+            Ok(())
+        })
+    }
+
+    /// What a power cut may undo: after it the VM is at rest whatever is written here.
+    fn update_soon(&self, statement: &str, values: impl rusqlite::Params + Copy) -> Result<(), StoreError> {
+        self.soon(|c| {
             c.execute(statement, values)?;
             Ok(())
         })

@@ -21,6 +21,7 @@ mod process;
 mod record;
 mod refused;
 mod resolver;
+mod scope;
 mod serve;
 mod strays;
 mod system;

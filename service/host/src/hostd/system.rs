@@ -10,6 +10,7 @@ use crate::process::Process;
 use crate::record::{Record, boot_id, start_time};
 use crate::refused::{Result, after_rollback, not_ready, refused, system};
 use crate::resolver::Resolver;
+use crate::scope;
 use crate::tsc;
 use banger_host::packet::{receive, send};
 use banger_host::{NameRouting, Refusal, Verb, VmUsage};
@@ -202,6 +203,7 @@ impl Machine {
             .map_err(system("starting a process"))?;
         let process = Process::watch(child).map_err(system("watching a process"))?;
         fault::come(Verb::StartVm, "spawned", Some(launch.vm));
+        scope::enter(launch.vm, process.pid, &launch.exec);
         self.exec(folder, launch, &process, &ours, &sockets).map_err(|failure| {
             let left = process.end().err().map(|error| error.to_string());
             after_rollback(failure, left.into_iter().collect())
