@@ -7,7 +7,10 @@ use crate::{
     },
     output::Format,
 };
-use banger_dbus::model::Bytes;
+use banger_dbus::{
+    DictWriter, Port,
+    model::{Bytes, NetworkMode, PublishedPort},
+};
 use clap::{Args, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
@@ -108,6 +111,39 @@ pub struct MachineArgs {
     /// The kernel, by name; see `banger kernel ls`.
     #[arg(long, value_name = "KERNEL")]
     pub kernel: Option<String>,
+    /// What it may on the network.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+}
+
+/// What a VM may on the network.
+#[derive(Debug, Args)]
+pub struct NetworkArgs {
+    /// Let it reach other networks, with this host's addresses.
+    #[arg(long)]
+    pub nat: bool,
+    /// Let it reach other VMs: "shared" with those that are shared too, "private" with none.
+    #[arg(long, value_name = "MODE")]
+    pub network: Option<NetworkMode>,
+    /// Make a port of it reachable on this host, or with an address of this host's from elsewhere. May be repeated.
+    #[arg(short, long, value_name = "[ADDRESS:]HOST:GUEST[/udp]")]
+    pub publish: Vec<PublishedPort>,
+}
+
+impl NetworkArgs {
+    /// The options of CreateVM for it.
+    pub fn options(&self, options: DictWriter) -> DictWriter {
+        let ports = (!self.publish.is_empty()).then(|| self.publish.iter().map(port).collect::<Vec<_>>());
+        options
+            .with_some("nat", self.nat.then_some(true))
+            .with_some("network", self.network.map(|mode| mode.to_string()))
+            .with_some("ports", ports)
+    }
+}
+
+/// A port as it travels.
+pub fn port(port: &PublishedPort) -> Port {
+    (port.address.to_string(), port.host, port.guest, port.protocol.as_str().to_owned())
 }
 
 /// How a command in a guest is run.
@@ -212,6 +248,10 @@ mod tests {
             "banger kernel rm N",
             "banger vm create --image I --name N",
             "banger vm create --image I -- sleep 9",
+            "banger vm create --image I --nat --network shared -p 8080:80 -p 0.0.0.0:53:53/udp",
+            "banger run --nat -p [::]:8080:80 I",
+            "banger vm publish N 8080:80",
+            "banger vm unpublish N 127.0.0.1:8080:80/tcp",
             "banger vm start N",
             "banger vm stop --timeout 3 --force N",
             "banger vm restart N",
@@ -261,9 +301,15 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for words in
-            ["banger run", "banger run --memory x I", "banger exec N", "banger vm rm", "banger frobnicate"]
-        {
+        for words in [
+            "banger run",
+            "banger run --memory x I",
+            "banger run -p 80 I",
+            "banger run --network host I",
+            "banger exec N",
+            "banger vm rm",
+            "banger frobnicate",
+        ] {
             assert!(parse(words).is_err(), "{words}");
         }
     }

@@ -215,9 +215,11 @@ impl From<ModelError> for Error {
         match error {
             ModelError::Name { .. } => Error::InvalidName(text),
             ModelError::Id { .. } => Error::InvalidArgs(text),
-            ModelError::Size { .. } | ModelError::Range { .. } | ModelError::Word { .. } => {
-                Error::InvalidSpec(text)
-            }
+            ModelError::Size { .. }
+            | ModelError::Range { .. }
+            | ModelError::Word { .. }
+            | ModelError::Network { .. }
+            | ModelError::Port { .. } => Error::InvalidSpec(text),
             ModelError::Transition { .. } => Error::WrongState(text),
         }
     }

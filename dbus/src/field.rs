@@ -175,6 +175,24 @@ impl Field for Vec<(String, u32)> {
     }
 }
 
+/// A published port as it travels: the host's address and port, the guest's port, and `tcp` or `udp`.
+pub type Port = (String, u16, u16, String);
+
+impl Field for Vec<Port> {
+    const SIGNATURE: &'static str = "a(sqqs)";
+
+    fn read(value: OwnedVariant) -> Result<Self, Mismatch> {
+        match value.value_signature().to_string() == Self::SIGNATURE {
+            true => Variant::from(value).try_into().map_err(|e: zbus::Error| Mismatch::Form(e.to_string())),
+            false => Err(Mismatch::Type(Box::new(value))),
+        }
+    }
+
+    fn write(self) -> OwnedVariant {
+        owned(Variant::new(self))
+    }
+}
+
 impl Field for OwnedFd {
     const SIGNATURE: &'static str = "h";
 

@@ -1,6 +1,7 @@
 //! What `Describe` and the listings tell, as types: one home for every key, read and written here only.
 
 use crate::dict::{self, Dict, DictError, DictWriter};
+use crate::field::Port;
 use banger_model::{Bytes, ImageId, JobId, KernelId, Uid, VmId};
 use serde::Serialize;
 
@@ -196,6 +197,12 @@ info! {
             disk_used: Bytes = "disk-used",
             /// Its addresses.
             addresses: Vec<String> = "addresses",
+            /// Which other VMs it reaches: `private` (none) or `shared` (those that are shared too).
+            network: String = "network",
+            /// Whether it reaches beyond the host.
+            nat: bool = "nat",
+            /// Its published ports: the host's address and port, its own port, and the protocol.
+            ports: Vec<Port> = "ports",
             /// When it was made, in seconds since 1970.
             created: u64 = "created",
             /// Whether it is deleted once it stops.
@@ -360,6 +367,9 @@ mod tests {
             disk: Bytes(bits / 2),
             disk_used: Bytes(bits / 3),
             addresses: list,
+            network: "shared".into(),
+            nat: some,
+            ports: vec![(text.clone(), bits as u16, 80, "tcp".into())],
             created: bits,
             remove: some,
             accel: some.then(|| "kvm".into()),

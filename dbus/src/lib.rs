@@ -12,7 +12,7 @@ pub mod proxy;
 
 pub use dict::{Dict, DictError, DictWriter, Options};
 pub use error::{Error, Result};
-pub use field::Field;
+pub use field::{Field, Port};
 pub use info::{CatalogueInfo, ExecResult, ImageInfo, JobInfo, KernelInfo, VmInfo, VmStats};
 pub use names::Object;
 pub use proxy::{ExecProxy, ImageProxy, JobProxy, KernelProxy, ManagerProxy, VMProxy};

@@ -244,6 +244,13 @@ pub trait VM {
     /// Removes it; returns the job. Options: `force` b, for a running one too.
     fn delete(&self, options: &Dict) -> Result<OwnedObjectPath>;
 
+    /// Makes a port of it reachable at an address and port of the host's: now, and whenever it runs.
+    #[zbus(allow_interactive_auth)]
+    fn publish(&self, port: &crate::Port, options: &Dict) -> Result<()>;
+
+    /// Takes that back.
+    fn unpublish(&self, port: &crate::Port, options: &Dict) -> Result<()>;
+
     /// Everything about it; see [`crate::VmInfo`].
     fn describe(&self, options: &Dict) -> Result<Dict>;
 

@@ -5,4 +5,4 @@
 mod settings;
 pub mod wire;
 
-pub use settings::{HostEntry, Init, Mac, Network, Process, Root, Settings, SettingsError};
+pub use settings::{Address, HostEntry, Init, Mac, Network, Process, Root, Settings, SettingsError};

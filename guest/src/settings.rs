@@ -43,16 +43,24 @@ pub struct Root {
 pub struct Network {
     /// By which the interface is found.
     pub mac: Mac,
-    /// The guest's address.
-    pub address: IpAddr,
-    /// Length of the network's prefix, in bits.
-    pub prefix: u8,
-    /// Where everything else goes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gateway: Option<IpAddr>,
+    /// The guest's addresses, the one first by which its own name is known.
+    pub addresses: Vec<Address>,
     /// Name servers. With none, the image's `/etc/resolv.conf` stays as it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dns: Vec<IpAddr>,
+}
+
+/// An address of the guest's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Address {
+    /// The address.
+    pub address: IpAddr,
+    /// Length of the network's prefix, in bits.
+    pub prefix: u8,
+    /// Where everything else of this family goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
 }
 
 /// A line of `/etc/hosts`.
@@ -165,11 +173,14 @@ impl Settings {
         rule(is_host_name(&self.hostname), "hostname", "not a host name")?;
         rule(is_plain_path(&self.root.device, "/dev/"), "root device", "not a plain path below /dev")?;
         if let Some(network) = &self.network {
-            let longest = if network.address.is_ipv4() { 32 } else { 128 };
-            rule(network.prefix <= longest, "prefix", "longer than the address")?;
+            rule((1..=8).contains(&network.addresses.len()), "network", "it has 1 to 8 addresses")?;
+            for Address { address, prefix, gateway } in &network.addresses {
+                let longest = if address.is_ipv4() { 32 } else { 128 };
+                rule(*prefix <= longest, "prefix", "longer than the address")?;
+                let same = gateway.is_none_or(|gateway| gateway.is_ipv4() == address.is_ipv4());
+                rule(same, "gateway", "of another family than the address")?;
+            }
             rule(network.dns.len() <= 8, "dns", "more than 8 servers")?;
-            let same = network.gateway.is_none_or(|g| g.is_ipv4() == network.address.is_ipv4());
-            rule(same, "gateway", "of another family than the address")?;
         }
         rule(self.hosts.len() <= 1024, "hosts", "more than 1024 entries")?;
         for entry in &self.hosts {
@@ -266,9 +277,14 @@ mod tests {
         Settings {
             network: Some(Network {
                 mac: Mac([2, 0xba, 0x6e, 0, 0, 1]),
-                address: "172.30.0.6".parse().unwrap(),
-                prefix: 30,
-                gateway: Some("172.30.0.5".parse().unwrap()),
+                addresses: vec![
+                    Address {
+                        address: "172.30.0.16".parse().unwrap(),
+                        prefix: 19,
+                        gateway: Some("172.30.0.1".parse().unwrap()),
+                    },
+                    Address { address: "fd00::10".parse().unwrap(), prefix: 64, gateway: None },
+                ],
                 dns: vec!["172.30.0.5".parse().unwrap()],
             }),
             hosts: vec![HostEntry {
@@ -300,14 +316,17 @@ mod tests {
     #[test]
     fn what_breaks_a_rule_is_refused_on_both_sides() {
         type Break = fn(&mut Settings);
-        let broken: [(&str, Break); 13] = [
+        let broken: [(&str, Break); 14] = [
             ("hostname", |s| s.hostname = "a b".into()),
             ("hostname", |s| s.hostname = String::new()),
             ("hostname", |s| s.hostname = format!("{}.a", "b".repeat(63))),
             ("root device", |s| s.root.device = "/dev/../etc/shadow".into()),
             ("root device", |s| s.root.device = "vda".into()),
-            ("prefix", |s| s.network.as_mut().unwrap().prefix = 33),
-            ("gateway", |s| s.network.as_mut().unwrap().gateway = Some("::1".parse().unwrap())),
+            ("network", |s| s.network.as_mut().unwrap().addresses.clear()),
+            ("prefix", |s| s.network.as_mut().unwrap().addresses[0].prefix = 33),
+            ("gateway", |s| {
+                s.network.as_mut().unwrap().addresses[0].gateway = Some("::1".parse().unwrap());
+            }),
             ("dns", |s| s.network.as_mut().unwrap().dns = vec!["::1".parse().unwrap(); 9]),
             ("hosts", |s| s.hosts[0].names.clear()),
             ("main", |s| s.main.as_mut().unwrap().argv.clear()),

@@ -7,7 +7,7 @@
 
 use banger_host::packet::{receive, send};
 use banger_host::{Host, HostClient, HostError, PROTOCOL, Refusal, Reply, Request, StartVm, VmmKind, seal};
-use banger_model::{Accel, Bytes, Cpus, DiskNumber, KernelName, MachineSize, Slot, VmId};
+use banger_model::{Accel, Bytes, Cpus, DiskNumber, KernelName, MachineSize, Slot, Subnet, VmId};
 use nix::sched::{CloneFlags, unshare};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -147,6 +147,19 @@ fn interface(name: &str) -> Option<String> {
     output.status.success().then(|| String::from_utf8([output.stdout, link.stdout].concat()).unwrap())
 }
 
+/// The network of these tests.
+fn subnet() -> Subnet {
+    Subnet::default()
+}
+
+/// The TAP that is up, which is a VM's; those that are made ahead are down.
+fn tap_in_use() -> Option<String> {
+    let output = Command::new("/usr/sbin/ip").args(["-o", "link", "show", "up"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let names = text.lines().filter_map(|line| line.split(": ").nth(1));
+    names.map(str::to_owned).find(|name| name.starts_with("bngr"))
+}
+
 /// Waits for something that nobody announces.
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -235,7 +248,7 @@ fn initramfs(slot: Slot) -> Vec<u8> {
     for (number, module) in MODULES.iter().enumerate() {
         modules.push((format!("{number}.ko"), fs::read(tree.join(module).with_extension("ko")).unwrap()));
     }
-    let network = slot.network();
+    let subnet = subnet();
     let init = format!(
         r#"#!/busybox sh
 /busybox mount -t proc proc /proc
@@ -257,9 +270,9 @@ while read line; do
     esac
 done
 "#,
-        guest = network.guest,
-        prefix = network.prefix,
-        host = network.host,
+        guest = subnet.guest_v4(slot),
+        prefix = Subnet::PREFIX_V4,
+        host = subnet.host_v4(),
     );
     let busybox = fs::read("/usr/bin/busybox").or_else(|_| fs::read("/bin/busybox")).unwrap();
     let mut entries: Vec<(&str, u32, &[u8])> = vec![
@@ -337,7 +350,7 @@ fn a_vm_runs_confined_and_outlives_its_helper() {
     let (vm, slot) = (random_vm(), slot(4001));
     let disk = hostd.disk("disk.img", PEER);
     hostd.ask(async |host| host.attach_loop(vm, slot, DiskNumber::ROOT, true, both(&disk)).await).unwrap();
-    hostd.ask(async |host| host.make_tap(vm, slot).await).unwrap();
+    hostd.ask(async |host| host.make_tap(vm, slot, subnet()).await).unwrap();
     let pid = start(&hostd, vm, slot);
     let mut console = Console::connect(&hostd, vm);
 
@@ -419,7 +432,10 @@ fn a_vm_runs_confined_and_outlives_its_helper() {
     let listed = hostd.ask(async |host| host.list_vms().await).unwrap();
     let [listed] = &listed[..] else { panic!("not one VM: {listed:?}") };
     assert_eq!((listed.vm, listed.slot, listed.pid, listed.running), (vm, slot, Some(pid), true));
-    assert_eq!(refusal(hostd.ask(async |host| host.make_tap(random_vm(), slot).await)), Refusal::SlotTaken);
+    assert_eq!(
+        refusal(hostd.ask(async |host| host.make_tap(random_vm(), slot, subnet()).await)),
+        Refusal::SlotTaken
+    );
 
     // The helper ends politely; the VM goes on again.
     assert!(hostd.signal(Signal::TERM).success());
@@ -434,7 +450,7 @@ fn a_vm_runs_confined_and_outlives_its_helper() {
         fs::read_to_string(format!("/proc/{pid}/status")).map(|status| status_field(&status, "State"));
     assert!(state.as_ref().map_or(true, |state| state.starts_with('Z')), "{state:?}");
     assert_eq!(loops_over(&disk), Vec::<String>::new());
-    assert_eq!(interface(&slot.tap_name()), None);
+    assert_eq!(tap_in_use(), None);
     assert!(!hostd.vm_path(vm, "").exists());
     assert_eq!(hostd.ask(async |host| host.list_vms().await).unwrap(), []);
     hostd.ask(async |host| host.stop_vm(vm).await).unwrap();
@@ -449,7 +465,7 @@ fn a_guests_own_end_is_told() {
         hostd
             .ask(async |host| host.attach_loop(vm, slot, DiskNumber::ROOT, true, both(&disk)).await)
             .unwrap();
-        hostd.ask(async |host| host.make_tap(vm, slot).await).unwrap();
+        hostd.ask(async |host| host.make_tap(vm, slot, subnet()).await).unwrap();
         let pid = start(hostd, vm, slot);
         let mut console = Console::connect(hostd, vm);
         console.expect("all done");
@@ -461,7 +477,7 @@ fn a_guests_own_end_is_told() {
     until("the VM has ended", || !list(&hostd)[0].running);
     assert_eq!(list(&hostd)[0].exit.as_deref(), Some("exit code 0"));
     assert_eq!(loops_over(&disk), Vec::<String>::new(), "its devices went with it");
-    assert_eq!(interface(&slot.tap_name()), None);
+    assert_eq!(tap_in_use(), None);
     hostd.ask(async |host| host.stop_vm(vm).await).unwrap();
 
     // Killed from outside, while its helper is away: nothing is left of it.
@@ -477,7 +493,7 @@ fn a_guests_own_end_is_told() {
     assert_eq!(list(&hostd), []);
     assert!(!hostd.vm_path(vm, "").exists());
     assert_eq!(loops_over(&disk), Vec::<String>::new());
-    assert_eq!(interface(&slot.tap_name()), None);
+    assert_eq!(tap_in_use(), None);
 }
 
 #[test]
@@ -490,12 +506,16 @@ fn devices_go_with_the_helper() {
             hostd
                 .ask(async |host| host.attach_loop(vm, slot, DiskNumber::ROOT, true, both(&disk)).await)
                 .unwrap();
-            hostd.ask(async |host| host.make_tap(vm, slot).await).unwrap();
+            hostd.ask(async |host| host.make_tap(vm, slot, subnet()).await).unwrap();
         }
         assert_eq!(loops_over(&disk).len(), 1);
-        let tap = interface(&slot.tap_name()).unwrap();
-        assert!(tap.contains(&format!("inet {}/30", slot.network().host)), "{tap}");
-        assert!(tap.contains(",UP") && !tap.contains("inet6"), "{tap}");
+        let tap = interface(&tap_in_use().unwrap()).unwrap();
+        assert!(tap.contains("master banger0") && !tap.contains("inet"), "{tap}");
+        let bridge = interface("banger0").unwrap();
+        for address in [format!("inet {}/19", subnet().host_v4()), format!("inet6 {}/64", subnet().host_v6())]
+        {
+            assert!(bridge.contains(&address), "{bridge}");
+        }
         let path = format!("/dev/{}", loops_over(&disk)[0]);
         let mut begin = [0; 11];
         File::open(path).unwrap().read_exact(&mut begin).unwrap();
@@ -505,18 +525,16 @@ fn devices_go_with_the_helper() {
     hostd.ask(async |host| host.detach_disk(vm, DiskNumber::ROOT).await).unwrap();
     assert_eq!(loops_over(&disk), Vec::<String>::new());
     hostd.ask(async |host| host.remove_tap(vm).await).unwrap();
-    assert_eq!(interface(&slot.tap_name()), None);
+    assert_eq!(tap_in_use(), None);
     assert_eq!(hostd.ask(async |host| host.list_vms().await).unwrap(), []);
 
     make(&hostd);
     hostd.ask(async |host| host.stop_vm(vm).await).unwrap();
-    assert_eq!((loops_over(&disk).len(), interface(&slot.tap_name())), (0, None));
+    assert_eq!((loops_over(&disk).len(), tap_in_use()), (0, None));
 
     make(&hostd);
     assert!(!hostd.signal(Signal::KILL).success());
-    until("the devices went with it", || {
-        loops_over(&disk).is_empty() && interface(&slot.tap_name()).is_none()
-    });
+    until("the devices went with it", || loops_over(&disk).is_empty() && tap_in_use().is_none());
     hostd.restart();
     assert_eq!(hostd.ask(async |host| host.list_vms().await).unwrap(), []);
 }
@@ -531,7 +549,7 @@ fn a_vmm_that_fails_says_why() {
             host.attach_loop(vm, slot, DiskNumber::ROOT, false, File::open(&disk).unwrap().into()).await
         })
         .unwrap();
-    hostd.ask(async |host| host.make_tap(vm, slot).await).unwrap();
+    hostd.ask(async |host| host.make_tap(vm, slot, subnet()).await).unwrap();
     let junk = || seal("junk", |file| file.write_all(b"not a kernel")).unwrap();
     let size = MachineSize { cpus: Cpus(1), memory: Bytes::mib(128), disk: Bytes::mib(1) };
     let (accel, vmm) = (Accel::Tcg, VmmKind::Qemu);
@@ -600,7 +618,7 @@ fn wrong_descriptors_are_refused() {
     assert_eq!(hostd.ask(async |host| host.list_vms().await).unwrap(), []);
 
     assert_eq!(ask_as(&hostd, PEER, &attach, &[both(&own)]), Reply::Done);
-    assert_eq!(ask_as(&hostd, PEER, &Request::MakeTap { vm, slot }, &[]), Reply::Done);
+    assert_eq!(ask_as(&hostd, PEER, &Request::MakeTap { vm, slot, subnet: subnet() }, &[]), Reply::Done);
     let good = || seal("boot", |file| file.write_all(b"boot")).unwrap();
     let unsealed = rustix::fs::memfd_create("unsealed", rustix::fs::MemfdFlags::ALLOW_SEALING).unwrap();
     File::from(unsealed.try_clone().unwrap()).write_all(b"boot").unwrap();
@@ -648,7 +666,7 @@ fn nonsense_is_answered_and_survived() {
     .into();
     messages.push(vec![b'['; 60_000]);
     // Bits of a valid message turned over, from a fixed seed.
-    let valid = serde_json::to_vec(&Request::MakeTap { vm, slot: slot(4006) }).unwrap();
+    let valid = serde_json::to_vec(&Request::MakeTap { vm, slot: slot(4006), subnet: subnet() }).unwrap();
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     for _ in 0..2000 {
         state ^= state << 13;
@@ -708,7 +726,7 @@ fn many_vms_at_once() {
                 let host = HostClient::new(path);
                 runtime.block_on(async {
                     host.attach_loop(*vm, *slot, DiskNumber::ROOT, true, both(disk)).await.unwrap();
-                    host.make_tap(*vm, *slot).await.unwrap();
+                    host.make_tap(*vm, *slot, subnet()).await.unwrap();
                 });
             });
         }

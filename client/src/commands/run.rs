@@ -145,7 +145,8 @@ fn creation(args: &RunArgs, image: ImageId, command: Command) -> (Dict, Option<C
 impl MachineArgs {
     /// The options of CreateVM that these and the image are.
     pub fn options(&self, image: String) -> DictWriter {
-        DictWriter::new()
+        self.network
+            .options(DictWriter::new())
             .with("image", image)
             .with_some("kernel", self.kernel.clone())
             .with_some("cpus", self.cpus)

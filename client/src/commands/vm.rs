@@ -7,14 +7,14 @@ use super::{
 };
 use crate::{
     bus,
-    cli::{FormatArgs, MachineArgs, ProcessArgs},
+    cli::{FormatArgs, MachineArgs, ProcessArgs, port},
     console,
     context::Context,
     error::Error,
     job::{self, Begun, Follow},
     output::{self, Format},
 };
-use banger_dbus::VmInfo;
+use banger_dbus::{Port, VmInfo, model::PublishedPort};
 use clap::Subcommand;
 
 /// VMs.
@@ -36,6 +36,26 @@ Examples:
         vm: String,
         /// The image's name.
         name: String,
+    },
+    /// Make a port of a VM reachable on this host: at once if it runs, and whenever it does.
+    #[command(after_help = "\
+Examples:
+  banger vm publish web 8080:80               on this host alone, at 127.0.0.1:8080
+  banger vm publish web 0.0.0.0:8080:80       from elsewhere too")]
+    Publish {
+        /// The VM: its name, id or a unique prefix of its id.
+        vm: String,
+        /// The ports.
+        #[arg(required = true, value_name = "[ADDRESS:]HOST:GUEST[/udp]")]
+        ports: Vec<PublishedPort>,
+    },
+    /// Take that back.
+    Unpublish {
+        /// The VM: its name, id or a unique prefix of its id.
+        vm: String,
+        /// The ports, as `banger vm show` has them.
+        #[arg(required = true, value_name = "[ADDRESS:]HOST:GUEST[/udp]")]
+        ports: Vec<PublishedPort>,
     },
     /// List VMs.
     #[command(visible_aliases = ["list", "ps"])]
@@ -111,6 +131,20 @@ pub async fn vm(context: &mut Context, command: VmCommand) -> Result<(), Error> 
         VmCommand::Create(args) => create(context, args).await,
         VmCommand::Life(command) => life::life(context, command).await,
         VmCommand::Commit { vm, name } => sources::commit(context, &vm, &name).await,
+        VmCommand::Publish { vm, ports } => {
+            let proxy = find(context, &vm).await?;
+            for one in &ports {
+                context.signals.guard(proxy.publish(&port(one), &bus::none())).await?;
+            }
+            Ok(())
+        }
+        VmCommand::Unpublish { vm, ports } => {
+            let proxy = find(context, &vm).await?;
+            for one in &ports {
+                context.signals.guard(proxy.unpublish(&port(one), &bus::none())).await?;
+            }
+            Ok(())
+        }
         VmCommand::Ls(format) => list(context, format.format).await,
         VmCommand::Show { vm, format } => show(context, &vm, format.format).await,
         VmCommand::Console { vm } => {
@@ -203,10 +237,12 @@ async fn show(context: &mut Context, name: &str, format: Format) -> Result<(), E
         ("memory", vm.memory.to_string()),
         ("disk", format!("{}, {} used", vm.disk, vm.disk_used)),
         ("addresses", output::list(&vm.addresses)),
+        ("network", if vm.nat { format!("{}, reaches other networks", vm.network) } else { vm.network }),
         ("machine", output::list(&machine)),
         ("owner", vm.owner_uid.to_string()),
         ("created", output::ago(vm.created)),
     ];
+    facts.extend(vm.ports.into_iter().map(|port| ("port", shown(port))));
     facts.extend(vm.started.map(|time| ("started", output::ago(time))));
     facts.extend(vm.uptime.map(|seconds| ("uptime", length(seconds))));
     facts.extend((!vm.boot.is_empty()).then(|| ("boot", boot(&vm.boot))));
@@ -237,5 +273,13 @@ fn length(seconds: u64) -> String {
         (0, 0, seconds) => format!("{seconds} s"),
         (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
         (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
+}
+
+/// A port as it is written on the command line.
+fn shown((address, host, guest, protocol): Port) -> String {
+    match address.contains(':') {
+        true => format!("[{address}]:{host}:{guest}/{protocol}"),
+        false => format!("{address}:{host}:{guest}/{protocol}"),
     }
 }

@@ -31,7 +31,8 @@ pub fn write(settings: &Settings, root: &Path, report: &mut Report) {
 /// The text of `/etc/hosts` (hosts(5)).
 fn hosts(settings: &Settings) -> String {
     let mut text = String::from("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n");
-    let own = settings.network.as_ref().map_or("127.0.1.1".to_owned(), |network| network.address.to_string());
+    let first = settings.network.as_ref().and_then(|network| network.addresses.first());
+    let own = first.map_or("127.0.1.1".to_owned(), |first| first.address.to_string());
     let _ = writeln!(text, "{own} {}", settings.hostname);
     for entry in &settings.hosts {
         let _ = writeln!(text, "{} {}", entry.address, entry.names.join(" "));

@@ -2,7 +2,7 @@
 
 use super::{Report, netlink::Netlink};
 use crate::uevent;
-use banger_guest::{Mac, Network};
+use banger_guest::{Address, Mac, Network};
 use std::{fs, io, time::Duration};
 
 /// How long the interface may take to appear.
@@ -14,24 +14,34 @@ pub fn set_up(network: Option<&Network>, report: &mut Report) {
         report.warn(format!("the loopback interface does not come up: {error}"));
     }
     if let Some(network) = network
-        && let Err(error) = try_set_up(network)
+        && let Err(error) = try_set_up(network, report)
     {
         report.warn(format!("there is no network: {error}"));
     }
 }
 
-fn try_set_up(network: &Network) -> io::Result<()> {
+fn try_set_up(network: &Network, report: &mut Report) -> io::Result<()> {
     let name = uevent::wait(PATIENCE, || find(network.mac))?;
     let missing =
         || io::Error::new(io::ErrorKind::NotFound, format!("no interface has the MAC {}", network.mac));
-    let index = index_of(&name.ok_or_else(missing)?)?;
+    let name = name.ok_or_else(missing)?;
+    let index = index_of(&name)?;
     let mut netlink = Netlink::open()?;
-    netlink.add_address(index, network.address, network.prefix)?;
+    // Nobody announces routes here; what an IPv6 address is, and where the rest goes, is told below.
+    let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0");
     netlink.up(index)?;
-    match network.gateway {
-        Some(gateway) => netlink.add_default_route(index, gateway),
-        None => Ok(()),
+    for Address { address, prefix, gateway } in &network.addresses {
+        let set = netlink.add_address(index, *address, *prefix).and_then(|()| match gateway {
+            Some(gateway) => netlink.add_default_route(index, *gateway),
+            None => Ok(()),
+        });
+        match set {
+            // A kernel without IPv6, or one that was told to leave it off.
+            Err(error) if address.is_ipv6() => report.warn(format!("there is no IPv6: {error}")),
+            other => other?,
+        }
     }
+    Ok(())
 }
 
 /// The interface with this MAC address.

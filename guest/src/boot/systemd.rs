@@ -46,7 +46,7 @@ fn mask(root: &Path, unit: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use banger_guest::{Mac, Network};
+    use banger_guest::{Address, Mac, Network};
     use std::os::unix::fs::PermissionsExt;
 
     fn program(root: &Path, path: &str) {
@@ -59,7 +59,8 @@ mod tests {
     fn settings() -> Settings {
         let address = "172.30.0.2".parse().unwrap();
         let dns = vec!["172.30.0.1".parse().unwrap(), "::1".parse().unwrap()];
-        let network = Network { mac: Mac([2; 6]), address, prefix: 30, gateway: None, dns };
+        let addresses = vec![Address { address, prefix: 19, gateway: None }];
+        let network = Network { mac: Mac([2; 6]), addresses, dns };
         Settings { network: Some(network), ..Settings::new("a") }
     }
 

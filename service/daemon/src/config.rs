@@ -1,7 +1,7 @@
 //! `/etc/banger/config.toml`: every key has a default, and an unknown key is an error that names its line.
 
 use crate::image_limits::ImageLimits;
-use banger_model::{Accel, Bytes};
+use banger_model::{Accel, Bytes, IpNetwork, Subnet};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -40,6 +40,8 @@ pub struct Config {
     pub console: Console,
     /// Bounds on waiting.
     pub timeouts: Timeouts,
+    /// The VMs' network.
+    pub network: Network,
     /// Bounds on images.
     pub limits: ImageLimits,
 }
@@ -62,6 +64,15 @@ pub struct Console {
     /// Size at which a log begins anew; the one before it is kept. `4K` to `64M`.
     #[serde(deserialize_with = "log_size")]
     pub log: Bytes,
+}
+
+/// The network in which all VMs are.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Network {
+    /// Its IPv4 addresses: a private network with the prefix /19; one that nobody uses is chosen when none is given.
+    #[serde(deserialize_with = "subnet")]
+    pub subnet: Option<IpNetwork>,
 }
 
 /// How long things may take, in seconds.
@@ -116,6 +127,7 @@ impl Default for Config {
             defaults: Defaults::default(),
             console: Console::default(),
             timeouts: Timeouts::default(),
+            network: Network::default(),
             limits: ImageLimits::default(),
         }
     }
@@ -199,6 +211,13 @@ pub(crate) fn bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result
     }
 }
 
+/// Reads a network that VMs can be in.
+fn subnet<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<IpNetwork>, D::Error> {
+    let network = IpNetwork::deserialize(deserializer)?;
+    Subnet::check_v4(network).map_err(serde::de::Error::custom)?;
+    Ok(Some(network))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,6 +245,15 @@ mod tests {
         assert_eq!(log("64K").unwrap().console.log, Bytes::kib(64));
         for size in ["0", "4095", "65M"] {
             assert!(log(size).is_err(), "{size}");
+        }
+    }
+
+    #[test]
+    fn only_a_private_19_can_be_the_vms_network() {
+        let read = |text: &str| toml::from_str::<Config>(&format!("[network]\nsubnet = {text:?}\n"));
+        assert_eq!(read("10.1.32.0/19").unwrap().network.subnet.unwrap().to_string(), "10.1.32.0/19");
+        for text in ["8.8.0.0/19", "10.0.0.0/8", "10.0.0.1/19", "fd00::/64", "x"] {
+            assert!(read(text).unwrap_err().to_string().contains("line 2"), "{text}");
         }
     }
 

@@ -175,6 +175,9 @@ pub enum Error {
     /// Neither the caller nor the image says what to run.
     #[error("the image has no command of its own: give one, as in `banger run IMAGE -- COMMAND`")]
     NoCommand,
+    /// The host uses the VMs' addresses for something else.
+    #[error("{0}")]
+    NetworkConflict(String),
     /// Every slot is taken.
     #[error("this host has as many VMs as there are addresses for: delete one")]
     NoSlot,
@@ -319,6 +322,7 @@ impl From<&Error> for Bus {
             Error::NoCommand | Error::Spec(_) => Bus::InvalidSpec(text),
             Error::Busy { .. } => Bus::Busy(text),
             Error::Port { .. } => Bus::GuestUnreachable(text),
+            Error::NetworkConflict(_) => Bus::NetworkConflict(text),
             Error::NoSlot | Error::TooMany(_) => Bus::QuotaExceeded(text),
             Error::Descriptor { .. } => Bus::InvalidArgs(text),
             Error::Cancelled => Bus::Cancelled(text),
@@ -355,6 +359,9 @@ fn host(error: &HostError, text: String) -> Bus {
     match (error, error.refusal()) {
         (HostError::Unreachable { .. } | HostError::Lost { .. } | HostError::Protocol { .. }, _)
         | (_, Some(HostRefusal::HostNotReady)) => Bus::HostNotReady(text),
+        (_, Some(HostRefusal::Conflict)) => Bus::NetworkConflict(text),
+        (_, Some(HostRefusal::InUse)) => Bus::InUse(text),
+        (_, Some(HostRefusal::Range)) => Bus::InvalidSpec(text),
         (_, Some(HostRefusal::NotFound)) => Bus::NotFound(text),
         (_, Some(HostRefusal::Vmm)) => Bus::VMMFailed(text),
         (_, Some(HostRefusal::WrongState)) => Bus::WrongState(text),

@@ -22,6 +22,7 @@ fn verbs(step: StartStep) -> Option<(Verb, Verb)> {
     match step {
         StartStep::AttachDisk => Some((Verb::AttachLoop, Verb::DetachDisk)),
         StartStep::MakeTap => Some((Verb::MakeTap, Verb::RemoveTap)),
+        StartStep::OpenNetwork => Some((Verb::OpenNetwork, Verb::CloseNetwork)),
         StartStep::StartVmm => Some((Verb::StartVm, Verb::StopVm)),
         StartStep::AwaitGuest => None,
     }

@@ -11,7 +11,7 @@ use crate::{
 };
 use banger_guest::wire::{Decoder, GuestInfo, Hello, Kind, StreamId, Welcome, encode, pack, unpack};
 use banger_host::{FakeHost, Host, StartVm, VmmKind};
-use banger_model::{Accel, DiskNumber, Plan, Point, RecoverStep, Slot, StartStep, VmId, VmState};
+use banger_model::{Accel, DiskNumber, Plan, Point, RecoverStep, Slot, StartStep, Subnet, VmId, VmState};
 use std::{
     cell::{Cell, RefCell},
     collections::HashSet,
@@ -169,7 +169,7 @@ impl World {
         self.bench.service.store.begin_steps(id).unwrap();
         runtime().block_on(async {
             self.host().attach_loop(id, vm.slot, DiskNumber::ROOT, true, null().into()).await.unwrap();
-            self.host().make_tap(id, vm.slot).await.unwrap();
+            self.host().make_tap(id, vm.slot, Subnet::default()).await.unwrap();
             if started {
                 let (kernel, initrd) = (null().into(), null().into());
                 let (accel, vmm, size) = (Accel::Tcg, VmmKind::Qemu, vm.spec.size);
@@ -305,7 +305,7 @@ impl World {
 
     fn add_unknown(&self) {
         let slot = Slot::try_from(4000).unwrap();
-        runtime().block_on(self.host().make_tap(UNKNOWN, slot)).unwrap();
+        runtime().block_on(self.host().make_tap(UNKNOWN, slot, Subnet::default())).unwrap();
     }
 
     fn state(&self, vm: VmId) -> Option<VmState> {

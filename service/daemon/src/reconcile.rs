@@ -6,7 +6,7 @@ use crate::{
     fault,
     machines::Live,
     monitor,
-    ops::{lifecycle, start, steps::take_down},
+    ops::{lifecycle, network, start, steps::take_down},
     service::Service,
     store::VmRow,
 };
@@ -28,6 +28,7 @@ pub async fn reconcile(service: &Arc<Service>) -> Result<(), Error> {
     sweep(&service.images(), &images)?;
     let kernels = service.store.kernels()?.iter().map(|k| k.id.to_string()).collect();
     sweep(&state.join("kernels"), &kernels)?;
+    network::choose(service).await?;
     machines(service).await?;
     let vms = service.store.vms()?.iter().map(|vm| vm.id.to_string()).collect();
     moment(service, None, RecoverStep::Sweep, async { sweep(&service.vms(), &vms) }).await
@@ -203,6 +204,7 @@ mod tests {
                 autostart: false,
                 restart: Restart::No,
                 idle_stop: 0,
+                network: banger_model::NetworkRules::default(),
             },
             slot: Slot::try_from(0).unwrap(),
             state,

@@ -53,6 +53,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         bus: bus.clone(),
         registered: Registered::default(),
         making: Turns::default(),
+        subnet: std::sync::OnceLock::new(),
         publication: tokio::sync::Mutex::default(),
         config,
     });

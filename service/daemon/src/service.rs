@@ -16,7 +16,7 @@ use crate::{
 use banger_dbus::names;
 use banger_host::Host;
 use banger_image::Puller;
-use banger_model::{ImageId, KernelId, Limits, VmId};
+use banger_model::{ImageId, KernelId, Limits, Subnet, VmId};
 use std::{path::PathBuf, sync::Arc};
 use zbus::{Connection, object_server::SignalEmitter};
 
@@ -46,11 +46,18 @@ pub struct Service {
     pub registered: Registered,
     /// Whose turn it is to make the image of a manifest.
     pub making: Turns,
+    /// The VMs' network.
+    pub subnet: std::sync::OnceLock<Subnet>,
     /// Held across "check the name, rename, insert" alone.
     pub publication: tokio::sync::Mutex<()>,
 }
 
 impl Service {
+    /// The VMs' network, which is chosen before anything is served.
+    pub fn subnet(&self) -> Subnet {
+        *self.subnet.get_or_init(Subnet::default)
+    }
+
     /// The folder of images.
     pub fn images(&self) -> PathBuf {
         self.config.state.join("images")

@@ -9,8 +9,8 @@ use crate::{
     store::{ImageRow, VmRow},
 };
 use banger_agent::ExitStatus;
-use banger_dbus::{ImageInfo, JobInfo, VmInfo};
-use banger_model::VmState;
+use banger_dbus::{ImageInfo, JobInfo, Port, VmInfo};
+use banger_model::{NetworkRules, PublishedPort, VmState};
 use std::net::SocketAddr;
 
 /// An image, for a caller: only the names of their own VMs are in `used_by`, everybody's for root.
@@ -60,7 +60,10 @@ pub fn vm(service: &Service, vm: &VmRow, images: &[ImageRow]) -> VmInfo {
         memory: vm.spec.size.memory,
         disk: vm.spec.size.disk,
         disk_used: disk::used(&service.disk(vm.id)),
-        addresses: addresses(vm),
+        addresses: addresses(service, vm),
+        network: vm.spec.network.mode.to_string(),
+        nat: vm.spec.network.nat,
+        ports: ports(&vm.spec.network),
         created: vm.created.max(0) as u64,
         remove: vm.spec.remove,
         autostart: vm.spec.autostart,
@@ -85,15 +88,24 @@ fn uptime(vm: &VmRow) -> Option<u64> {
     (is_up(vm) && vm.started > 0).then(since)
 }
 
+/// Published ports as they travel: the host's address and port, the guest's port, and the protocol.
+pub fn ports(rules: &NetworkRules) -> Vec<Port> {
+    let port = |port: &PublishedPort| {
+        (port.address.to_string(), port.host, port.guest, port.protocol.as_str().to_owned())
+    };
+    rules.ports.iter().map(port).collect()
+}
+
 /// Whether its guest is there.
 fn is_up(vm: &VmRow) -> bool {
     matches!(vm.state, VmState::Running | VmState::Paused)
 }
 
 /// The addresses that a VM has while it runs.
-pub fn addresses(vm: &VmRow) -> Vec<String> {
+pub fn addresses(service: &Service, vm: &VmRow) -> Vec<String> {
+    let subnet = service.subnet();
     match is_up(vm) {
-        true => vec![vm.slot.network().guest.to_string()],
+        true => vec![subnet.guest_v4(vm.slot).to_string(), subnet.guest_v6(vm.slot).to_string()],
         false => Vec::new(),
     }
 }

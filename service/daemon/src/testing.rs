@@ -105,6 +105,7 @@ async fn service(folder: &Path, bus: Connection, host: Arc<FakeHost>, accel: Acc
         bus,
         registered: crate::registered::Registered::default(),
         making: Turns::default(),
+        subnet: std::sync::OnceLock::new(),
         publication: tokio::sync::Mutex::default(),
         config,
     })
@@ -170,6 +171,7 @@ impl Bench {
             autostart: false,
             restart: Restart::No,
             idle_stop: 0,
+            network: banger_model::NetworkRules::default(),
         }
     }
 

@@ -4,7 +4,7 @@ use crate::packet::{receive, send};
 use crate::{
     Answer, Host, HostError, NameRouting, PROTOCOL, Reply, Request, SnapshotDisk, StartVm, VmStatus, VmUsage,
 };
-use banger_model::{DiskNumber, KernelName, Slot, VmId};
+use banger_model::{DiskNumber, Firewall, KernelName, NetworkRules, Slot, Subnet, Used, VmId};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -138,8 +138,23 @@ impl Host for HostClient {
         self.call(Request::DetachDisk { vm, disk }, Vec::new(), done)
     }
 
-    fn make_tap(&self, vm: VmId, slot: Slot) -> Answer<'_, ()> {
-        self.call(Request::MakeTap { vm, slot }, Vec::new(), done)
+    fn list_networks(&self) -> Answer<'_, (Vec<Used>, Vec<Firewall>)> {
+        self.call(Request::ListNetworks {}, Vec::new(), |reply, _| match reply {
+            Reply::Networks { used, firewalls } => Some((used, firewalls)),
+            _ => None,
+        })
+    }
+
+    fn make_tap(&self, vm: VmId, slot: Slot, subnet: Subnet) -> Answer<'_, ()> {
+        self.call(Request::MakeTap { vm, slot, subnet }, Vec::new(), done)
+    }
+
+    fn open_network(&self, vm: VmId, rules: NetworkRules) -> Answer<'_, ()> {
+        self.call(Request::OpenNetwork { vm, rules }, Vec::new(), done)
+    }
+
+    fn close_network(&self, vm: VmId) -> Answer<'_, ()> {
+        self.call(Request::CloseNetwork { vm }, Vec::new(), done)
     }
 
     fn remove_tap(&self, vm: VmId) -> Answer<'_, ()> {
@@ -209,6 +224,9 @@ mod tests {
     use crate::Refusal;
     use rustix::net::{accept, bind, listen};
 
+    /// What a helper of this version says.
+    const HELLO: &str = r#"{"reply":"hello","version":5}"#;
+
     /// A helper that answers one request with `answer`, or hangs up.
     fn against<T>(
         answer: Option<&'static str>,
@@ -246,7 +264,7 @@ mod tests {
 
     #[test]
     fn answers_are_read() {
-        let hello = against(Some(r#"{"reply":"hello","version":4}"#), async |host| host.hello().await);
+        let hello = against(Some(HELLO), async |host| host.hello().await);
         assert!(hello.is_ok(), "{hello:?}");
         let vm = VmId::from_bits(1);
         let stop = against(Some(r#"{"reply":"done"}"#), async |host| host.stop_vm(vm).await);

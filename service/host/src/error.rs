@@ -24,6 +24,10 @@ pub enum Refusal {
     WrongState,
     /// The host lacks what it takes: /dev/kvm, loop devices, TUN, the VMM's program.
     HostNotReady,
+    /// The host uses the VMs' addresses for something else.
+    Conflict,
+    /// Somebody else has it already: a port of the host's.
+    InUse,
     /// The VMM did not start.
     Vmm,
     /// Something was not undone; the sentence says what is left.

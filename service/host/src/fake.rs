@@ -1,7 +1,7 @@
 //! A host for tests: the same rules about order, and nothing behind them.
 
 use crate::{Answer, Host, HostError, NameRouting, Refusal, SnapshotDisk, StartVm, Verb, VmStatus, VmUsage};
-use banger_model::{DiskNumber, KernelName, MachineSize, Slot, VmId};
+use banger_model::{DiskNumber, Firewall, KernelName, MachineSize, NetworkRules, Slot, Subnet, Used, VmId};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{fs::File, os::fd::OwnedFd, path::PathBuf};
@@ -21,6 +21,7 @@ struct State {
     kernels: HashMap<String, PathBuf>,
     failures: HashMap<Verb, VecDeque<(Refusal, String)>>,
     calls: Vec<(Verb, Option<VmId>)>,
+    used: Vec<Used>,
     pids: u32,
     device_mapper: bool,
     /// The pipe of whoever wants names routed.
@@ -36,6 +37,8 @@ pub struct FakeVm {
     pub disks: BTreeMap<DiskNumber, (File, bool)>,
     /// Whether there would be a TAP.
     pub tap: bool,
+    /// What its packets may, while that is allowed.
+    pub rules: Option<NetworkRules>,
     /// The VM's size, kernel and initramfs, once started.
     pub started: Option<(MachineSize, File, File)>,
     /// Its pid, once started.
@@ -64,6 +67,11 @@ impl FakeHost {
     /// Serves the file at `path` as the kernel of `release`.
     pub fn add_kernel(&self, release: &str, path: impl Into<PathBuf>) {
         self.lock().kernels.insert(release.into(), path.into());
+    }
+
+    /// Lets the host use these addresses, and no others.
+    pub fn set_used(&self, used: Vec<Used>) {
+        self.lock().used = used;
     }
 
     /// Ends a VM by itself, as a guest that powers off does.
@@ -150,6 +158,7 @@ impl State {
             slot,
             disks: BTreeMap::new(),
             tap: false,
+            rules: None,
             started: None,
             pid: None,
             exit: None,
@@ -217,8 +226,34 @@ impl Host for FakeHost {
         })
     }
 
-    fn make_tap(&self, vm: VmId, slot: Slot) -> Answer<'_, ()> {
+    fn list_networks(&self) -> Answer<'_, (Vec<Used>, Vec<Firewall>)> {
+        self.call(Verb::ListNetworks, None, |state| Ok((state.used.clone(), Vec::new())))
+    }
+
+    fn open_network(&self, vm: VmId, rules: NetworkRules) -> Answer<'_, ()> {
+        self.call(Verb::OpenNetwork, Some(vm), move |state| match state.vms.get_mut(&vm) {
+            Some(held) if held.tap => {
+                held.rules = Some(rules);
+                Ok(())
+            }
+            _ => Err(refused(Verb::OpenNetwork, Refusal::WrongState, "it has no TAP")),
+        })
+    }
+
+    fn close_network(&self, vm: VmId) -> Answer<'_, ()> {
+        self.call(Verb::CloseNetwork, Some(vm), move |state| {
+            if let Some(held) = state.vms.get_mut(&vm) {
+                held.rules = None;
+            }
+            Ok(())
+        })
+    }
+
+    fn make_tap(&self, vm: VmId, slot: Slot, subnet: Subnet) -> Answer<'_, ()> {
         self.call(Verb::MakeTap, Some(vm), move |state| {
+            if let Some(conflict) = subnet.conflict(&state.used) {
+                return Err(refused(Verb::MakeTap, Refusal::Conflict, conflict.to_string()));
+            }
             let held = state.claim(Verb::MakeTap, vm, slot)?;
             if held.pid.is_some() {
                 return Err(refused(Verb::MakeTap, Refusal::WrongState, "the VM has been started"));
@@ -323,6 +358,10 @@ mod tests {
         Slot::try_from(number).unwrap()
     }
 
+    fn subnet() -> Subnet {
+        Subnet::choose(None, &[], 1).unwrap()
+    }
+
     fn start() -> StartVm {
         StartVm {
             vm: VM,
@@ -341,9 +380,12 @@ mod tests {
         let kind = |result: Result<u32, HostError>| result.unwrap_err().refusal();
         assert_eq!(kind(host.start_vm(start()).await), Some(Refusal::WrongState));
         host.attach_loop(VM, slot(1), DiskNumber::ROOT, true, nothing()).await.unwrap();
-        host.make_tap(VM, slot(1)).await.unwrap();
+        host.make_tap(VM, slot(1), subnet()).await.unwrap();
         let other = VmId::from_bits(2);
-        assert_eq!(host.make_tap(other, slot(1)).await.unwrap_err().refusal(), Some(Refusal::SlotTaken));
+        assert_eq!(
+            host.make_tap(other, slot(1), subnet()).await.unwrap_err().refusal(),
+            Some(Refusal::SlotTaken)
+        );
         let pid = host.start_vm(start()).await.unwrap();
         assert_eq!(kind(host.start_vm(start()).await), Some(Refusal::WrongState));
         assert_eq!(
@@ -362,10 +404,10 @@ mod tests {
     async fn it_fails_as_told() {
         let host = FakeHost::new();
         host.fail_next(Verb::MakeTap, Refusal::System, "no");
-        let error = host.make_tap(VM, slot(1)).await.unwrap_err();
+        let error = host.make_tap(VM, slot(1), subnet()).await.unwrap_err();
         assert_eq!((error.refusal(), error.to_string().as_str()), (Some(Refusal::System), "no"));
         assert!(host.is_empty());
-        host.make_tap(VM, slot(1)).await.unwrap();
+        host.make_tap(VM, slot(1), subnet()).await.unwrap();
         assert_eq!(host.vm(VM, |vm| vm.tap), Some(true));
         assert_eq!(host.calls(), [(Verb::MakeTap, Some(VM)); 2]);
     }

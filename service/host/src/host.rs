@@ -1,7 +1,10 @@
 //! The verbs as a trait.
 
 use crate::{HostError, NameRouting, VmStatus, VmUsage, VmmKind};
-use banger_model::{Accel, Bytes, DiskNumber, ImageId, KernelName, MachineSize, Slot, VmId};
+use banger_model::{
+    Accel, Bytes, DiskNumber, Firewall, ImageId, KernelName, MachineSize, NetworkRules, Slot, Subnet, Used,
+    VmId,
+};
 use std::{fs::File, future::Future, os::fd::OwnedFd, pin::Pin};
 
 /// What a verb comes to.
@@ -40,11 +43,20 @@ pub trait Host: Send + Sync {
     /// there is no such disk.
     fn detach_disk(&self, vm: VmId, disk: DiskNumber) -> Answer<'_, ()>;
 
-    /// Makes the slot's TAP with the host's address. Nothing happens if the VM has it already.
-    fn make_tap(&self, vm: VmId, slot: Slot) -> Answer<'_, ()>;
+    /// The addresses that the host uses without banger, and its firewalls.
+    fn list_networks(&self) -> Answer<'_, (Vec<Used>, Vec<Firewall>)>;
+
+    /// Makes a TAP in the VMs' bridge of `subnet`. Nothing happens if the VM has one already.
+    fn make_tap(&self, vm: VmId, slot: Slot, subnet: Subnet) -> Answer<'_, ()>;
 
     /// Undoes [`Host::make_tap`], unless the VM has been started. Nothing happens if there is none.
     fn remove_tap(&self, vm: VmId) -> Answer<'_, ()>;
+
+    /// Lets a VM's packets do what `rules` say, and nothing else. It has a TAP, and may run.
+    fn open_network(&self, vm: VmId, rules: NetworkRules) -> Answer<'_, ()>;
+
+    /// Undoes [`Host::open_network`]. Nothing happens if there is nothing to undo.
+    fn close_network(&self, vm: VmId) -> Answer<'_, ()>;
 
     /// Starts a VM that has a root disk and a TAP, which become its process's own. Replies with the pid once
     /// the VMM's program has been executed; that its arguments were right shows only by its living on.

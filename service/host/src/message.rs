@@ -1,14 +1,17 @@
 //! The verbs as they travel: one JSON object per packet, descriptors beside it.
 
 use crate::Refusal;
-use banger_model::{Accel, Bytes, DiskNumber, ImageId, KernelName, MachineSize, Slot, VmId};
+use banger_model::{
+    Accel, Bytes, DiskNumber, Firewall, ImageId, KernelName, MachineSize, NetworkRules, Slot, Subnet, Used,
+    VmId,
+};
 use banger_vmm::VmmKind;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The version of this protocol. It changes whenever a message does: daemon and helper are installed
 /// together, so an old one beside a new one only means that it has to be restarted.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// What the helper can be asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,12 +60,28 @@ pub enum Request {
         /// Which of the VM's disks.
         disk: DiskNumber,
     },
-    /// Makes the slot's TAP, up and with the host's address, for [`Request::StartVm`].
+    /// Lists which addresses the host uses without banger, and which firewalls it has.
+    ListNetworks {},
+    /// Makes a TAP in the VMs' bridge, which is made too if it is not there, for [`Request::StartVm`].
     MakeTap {
         /// Whose network.
         vm: VmId,
         /// The VM's slot.
         slot: Slot,
+        /// The VMs' network.
+        subnet: Subnet,
+    },
+    /// Lets the packets of a VM that has a TAP do this, and nothing else. Also while it runs.
+    OpenNetwork {
+        /// Whose network.
+        vm: VmId,
+        /// What it may.
+        rules: NetworkRules,
+    },
+    /// Takes that back.
+    CloseNetwork {
+        /// Whose network.
+        vm: VmId,
     },
     /// Removes it again, if the VM has not been started.
     RemoveTap {
@@ -129,6 +148,13 @@ pub enum Reply {
     Disks {
         /// Why device-mapper cannot be used; none if it can.
         no_device_mapper: Option<String>,
+    },
+    /// To ListNetworks.
+    Networks {
+        /// The addresses in use: those that could be in a private network's way.
+        used: Vec<Used>,
+        /// The firewalls that can stop VMs' packets.
+        firewalls: Vec<Firewall>,
     },
     /// To StartVm: it runs.
     Started {
@@ -228,8 +254,14 @@ pub enum Verb {
     AttachSnapshot,
     /// [`Request::DetachDisk`]
     DetachDisk,
+    /// [`Request::ListNetworks`]
+    ListNetworks,
     /// [`Request::MakeTap`]
     MakeTap,
+    /// [`Request::OpenNetwork`]
+    OpenNetwork,
+    /// [`Request::CloseNetwork`]
+    CloseNetwork,
     /// [`Request::RemoveTap`]
     RemoveTap,
     /// [`Request::StartVm`]
@@ -258,7 +290,10 @@ impl Request {
             Request::AttachLoop { .. } => Verb::AttachLoop,
             Request::AttachSnapshot { .. } => Verb::AttachSnapshot,
             Request::DetachDisk { .. } => Verb::DetachDisk,
+            Request::ListNetworks {} => Verb::ListNetworks,
             Request::MakeTap { .. } => Verb::MakeTap,
+            Request::OpenNetwork { .. } => Verb::OpenNetwork,
+            Request::CloseNetwork { .. } => Verb::CloseNetwork,
             Request::RemoveTap { .. } => Verb::RemoveTap,
             Request::StartVm { .. } => Verb::StartVm,
             Request::StopVm { .. } => Verb::StopVm,
@@ -279,11 +314,14 @@ impl Request {
             | Request::BindDns { .. }
             | Request::RouteDns { .. }
             | Request::ShowDns {}
+            | Request::ListNetworks {}
             | Request::ListVms { .. } => None,
             Request::AttachLoop { vm, .. }
             | Request::AttachSnapshot { vm, .. }
             | Request::DetachDisk { vm, .. }
             | Request::MakeTap { vm, .. }
+            | Request::OpenNetwork { vm, .. }
+            | Request::CloseNetwork { vm }
             | Request::RemoveTap { vm }
             | Request::StartVm { vm, .. }
             | Request::VmUsage { vm }
@@ -327,7 +365,7 @@ impl fmt::Display for Verb {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use banger_model::Cpus;
+    use banger_model::{Cpus, Protocol, PublishedPort};
     use proptest::prelude::*;
 
     fn request() -> impl Strategy<Value = Request> {
@@ -351,7 +389,23 @@ mod tests {
                 Request::AttachSnapshot { vm, slot, image: ImageId::from_bits(image), size: Bytes(size) }
             }),
             (vm.clone(), disk).prop_map(|(vm, disk)| Request::DetachDisk { vm, disk }),
-            (vm.clone(), slot.clone()).prop_map(|(vm, slot)| Request::MakeTap { vm, slot }),
+            Just(Request::ListNetworks {}),
+            (vm.clone(), slot.clone(), any::<u64>()).prop_map(|(vm, slot, random)| Request::MakeTap {
+                vm,
+                slot,
+                subnet: Subnet::choose(None, &[], random).unwrap()
+            }),
+            (vm.clone(), any::<bool>(), any::<std::net::IpAddr>(), any::<u16>()).prop_map(
+                |(vm, nat, address, port)| Request::OpenNetwork {
+                    vm,
+                    rules: NetworkRules {
+                        nat,
+                        ports: PublishedPort::new(address, port, 80, Protocol::Udp).into_iter().collect(),
+                        ..NetworkRules::default()
+                    }
+                }
+            ),
+            vm.clone().prop_map(|vm| Request::CloseNetwork { vm }),
             vm.clone().prop_map(|vm| Request::RemoveTap { vm }),
             (vm.clone(), slot, size, accel).prop_map(|(vm, slot, size, accel)| Request::StartVm {
                 vm,
@@ -395,10 +449,9 @@ mod tests {
     #[test]
     fn the_words_are_fixed() {
         let vm = VmId::from_bits(0xff);
-        let slot = Slot::try_from(7).unwrap();
         for (request, text) in [
             (Request::Hello { version: 1 }, r#"{"verb":"hello","version":1}"#),
-            (Request::MakeTap { vm, slot }, r#"{"verb":"make-tap","vm":"00000000000000ff","slot":7}"#),
+            (Request::RemoveTap { vm }, r#"{"verb":"remove-tap","vm":"00000000000000ff"}"#),
             (Request::StopVm { vm }, r#"{"verb":"stop-vm","vm":"00000000000000ff"}"#),
             (Request::ListVms { after: None }, r#"{"verb":"list-vms"}"#),
         ] {

@@ -45,6 +45,22 @@ pub enum ModelError {
         /// The largest accepted value.
         most: String,
     },
+    /// A network cannot be banger's.
+    #[error("{value:?} is not a network for VMs: {why}")]
+    Network {
+        /// What was given, shortened.
+        value: String,
+        /// The rule that it breaks.
+        why: &'static str,
+    },
+    /// A port cannot be published so.
+    #[error("{value:?} is not a port to publish: {why}")]
+    Port {
+        /// What was given, shortened.
+        value: String,
+        /// The rule that it breaks.
+        why: &'static str,
+    },
     /// A VM cannot do that in the state it is in.
     #[error("the VM is {state}: it cannot {event} now")]
     Transition {

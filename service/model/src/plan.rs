@@ -32,8 +32,10 @@ plan! {
     StartStep {
         /// A loop device over the VM's disk.
         AttachDisk: "attach-disk", undo "detach-disk";
-        /// The VM's TAP with the host's address.
+        /// The VM's TAP, in the bridge.
         MakeTap: "make-tap", undo "remove-tap";
+        /// What the VM's packets may: whom it reaches, and its published ports.
+        OpenNetwork: "open-network", undo "close-network";
         /// The VMM's process.
         StartVmm: "start-vmm", undo "end-vmm";
         /// Waiting for the guest's agent.

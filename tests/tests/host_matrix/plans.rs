@@ -10,7 +10,7 @@ use crate::{
 use banger_dbus::{DictWriter, VmInfo};
 use banger_harness::inside::{self, assert_no_residue};
 use banger_host::{Host, HostClient};
-use banger_model::{Plan, Point, Slot, VmId};
+use banger_model::{Plan, Point, Slot, Subnet, VmId};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex},
@@ -46,6 +46,13 @@ async fn everything_killed_at_every_moment() {
     round(Victim::All).await;
 }
 
+/// The network in which the VMs of this host are, as the helper has written it down.
+fn subnet() -> Subnet {
+    let text = std::fs::read_to_string("/run/banger/network.json").unwrap();
+    let saved: serde_json::Value = serde_json::from_str(&text).unwrap();
+    serde_json::from_value(saved["subnet"].clone()).unwrap()
+}
+
 /// A VM that is to meet its fault at this moment.
 struct Doomed {
     point: Point,
@@ -72,7 +79,7 @@ async fn round(victim: Victim) {
     if victim.has_service() {
         // The helper holds something of a VM that the service never heard of, or has forgotten.
         let host = HostClient::new("/run/banger/hostd.sock");
-        host.make_tap(UNKNOWN, Slot::try_from(4000).unwrap()).await.unwrap();
+        host.make_tap(UNKNOWN, Slot::try_from(4000).unwrap(), subnet()).await.unwrap();
     }
     victim.kill();
     drop(held);

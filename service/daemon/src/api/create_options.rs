@@ -10,8 +10,22 @@ use crate::{
     service::Service,
     store::{ImageRow, VmSpec},
 };
-use banger_dbus::{Dict, Error, Options};
-use banger_model::{Bytes, Cpus, MachineSize, Restart, VmName};
+use banger_dbus::{Dict, Error, Options, Port};
+use banger_model::{Bytes, Cpus, MachineSize, NetworkMode, NetworkRules, PublishedPort, Restart, VmName};
+
+/// A port as it travels, read.
+///
+/// # Errors
+/// [`Error::InvalidSpec`] says what is wrong with it.
+pub fn published_port((address, host, guest, protocol): &Port) -> Result<PublishedPort, Error> {
+    let address = match address.as_str() {
+        "" => PublishedPort::LOOPBACK,
+        text => text
+            .parse()
+            .map_err(|_| Error::InvalidSpec(format!("{text:.64?} is not an address of the host's")))?,
+    };
+    Ok(PublishedPort::new(address, *host, *guest, protocol.parse()?)?)
+}
 
 /// The options of CreateVM, read and of the right types.
 pub struct CreateOptions {
@@ -30,6 +44,9 @@ pub struct CreateOptions {
     autostart: bool,
     restart: Restart,
     idle_stop: u32,
+    network: Option<String>,
+    nat: bool,
+    ports: Vec<Port>,
 }
 
 impl CreateOptions {
@@ -59,6 +76,9 @@ impl CreateOptions {
                 None => Restart::No,
             },
             idle_stop: options.take_or_default("idle-stop")?,
+            network: options.take("network")?,
+            nat: options.take_or_default("nat")?,
+            ports: options.take_or_default("ports")?,
         };
         options.finish()?;
         let image = image.ok_or_else(|| Error::InvalidArgs("the option \"image\" is missing".into()))?;
@@ -75,6 +95,15 @@ impl CreateOptions {
             None => kernels::find_for_image(service, &image.kernel)?,
         };
         Ok((found, wanted))
+    }
+
+    /// What its packets may.
+    fn network(&self) -> Result<NetworkRules, Error> {
+        let mode = self.network.as_deref().map_or(Ok(NetworkMode::default()), str::parse)?;
+        let ports = self.ports.iter().map(published_port).collect::<Result<_, _>>()?;
+        let rules = NetworkRules { mode, nat: self.nat, ports };
+        rules.check()?;
+        Ok(rules)
     }
 
     /// Everything that can be known before somebody is asked: that the image and the kernel are there, the
@@ -113,6 +142,7 @@ impl CreateOptions {
             autostart: self.autostart,
             restart: self.restart,
             idle_stop: self.idle_stop,
+            network: self.network()?,
         };
         change::check(&spec)?;
         let request = Create { name, image, kernel, spec, start: self.start, owner: caller.uid };

@@ -418,6 +418,13 @@ impl ManagerObject {
         let shown =
             name.map_or_else(|| format!("of image {}", request.image.called()), |name| name.to_string());
         self.may(&caller, Operation::RunVm, "vm", &shown).await?;
+        if request.spec.network.nat {
+            self.may(&caller, Operation::NetworkNat, "vm", &shown).await?;
+        }
+        for port in request.spec.network.ports.iter().filter(|port| port.is_privileged()) {
+            let details = Details::from([("vm", shown.clone()), ("port", port.to_string())]);
+            self.service.gate.authorize(&caller, Operation::NetworkPublish, None, details).await?;
+        }
         // While somebody was asked, the image may have gone.
         let request = asked.resolve(&self.service, request.name, &caller)?;
 

@@ -1,6 +1,6 @@
 //! `org.banger.VM`.
 
-use super::{manager::check_quota, no_options};
+use super::{create_options::published_port, manager::check_quota, no_options};
 use crate::{
     console::{Content, hand_out},
     error,
@@ -12,14 +12,14 @@ use crate::{
         exec::{self, Run},
         kill,
         lifecycle::{self, Stop},
-        pause, port, stats, wait,
+        network, pause, port, stats, wait,
     },
     service::Service,
     show,
     store::VmRow,
 };
 use banger_agent::WindowSize;
-use banger_dbus::{Dict, DictWriter, Error, Options, names};
+use banger_dbus::{Dict, DictWriter, Error, Options, Port, names};
 use banger_model::{ImageName, JobKind, VmEvent, VmId};
 use banger_polkit::{Details, Operation};
 use std::{future::Future, sync::Arc, time::Duration};
@@ -318,8 +318,41 @@ impl VmObject {
         self.job((caller, vm), JobKind::DeleteVm, false, work).await
     }
 
+    /// Makes its port (s address of the host, "" for 127.0.0.1; q the host's port; q its own port; s `tcp` or `udp`)
+    /// reachable: at once if it runs, and whenever it does. `0.0.0.0` and `::` mean every address of the host. A port that
+    /// somebody else has is refused with `org.banger.Error.InUse`. Needs `org.banger.manager.vm-run`, and
+    /// `org.banger.manager.network-publish` beyond loopback or for a port of the host's below 1024.
+    async fn publish(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        port: Port,
+        options: Dict,
+    ) -> Result<(), Error> {
+        no_options(options)?;
+        let port = published_port(&port)?;
+        let (caller, vm) = self.may(&header, Operation::RunVm).await?;
+        if port.is_privileged() {
+            let details = Details::from([("vm", vm.name.to_string()), ("port", port.to_string())]);
+            self.service.gate.authorize(&caller, Operation::NetworkPublish, None, details).await?;
+        }
+        Ok(network::publish(&self.service, self.id, port).await?)
+    }
+
+    /// Takes that back. One that is not published is no error.
+    async fn unpublish(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        port: Port,
+        options: Dict,
+    ) -> Result<(), Error> {
+        no_options(options)?;
+        let port = published_port(&port)?;
+        self.may(&header, Operation::ManageVm).await?;
+        Ok(network::unpublish(&self.service, self.id, port).await?)
+    }
+
     /// Everything known of it: id, name, state, image, image-id and kernel s; owner-uid and cpus u; memory,
-    /// disk, disk-used and created t; addresses as; remove b; and where they apply accel, vmm and error s,
+    /// disk, disk-used and created t; addresses as; network s, nat b, ports a(sqqs); remove b; and where they apply accel, vmm and error s,
     /// pid u, started t, uptime t (seconds), exit-code i or exit-signal i (how its main process ended last); autostart b,
     /// restart s, idle-stop u; boot a(su), the phases of its last boot with the milliseconds since the guest's kernel
     /// started; and while it runs listening as, what its guest listens on.
@@ -441,6 +474,6 @@ impl VmObject {
     /// Its addresses while it runs.
     #[zbus(property)]
     fn addresses(&self) -> zbus::fdo::Result<Vec<String>> {
-        self.property(|vm| show::addresses(&vm))
+        self.property(|vm| show::addresses(&self.service, &vm))
     }
 }

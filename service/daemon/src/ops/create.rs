@@ -14,9 +14,9 @@ use crate::{
 };
 use banger_agent::ExecRequest;
 use banger_dbus::{Dict, DictWriter, names};
-use banger_guest::{Init, Mac, Network, Process, Settings};
+use banger_guest::{Address, Init, Mac, Network, Process, Settings};
 use banger_image::RunConfig;
-use banger_model::{Phase, Plan, Restart, Slot, Uid, VmId, VmName, VmState};
+use banger_model::{Phase, Plan, Restart, Slot, Subnet, Uid, VmId, VmName, VmState};
 use std::sync::Arc;
 
 /// A VM to make.
@@ -44,18 +44,13 @@ pub fn settings(
     image: &RunConfig,
     spec: &VmSpec,
     name: Option<&VmName>,
-    slot: Option<Slot>,
+    network: Option<(Slot, Subnet)>,
 ) -> Result<Vec<u8>, Error> {
     let mut settings = Settings::new(name.map_or("vm", VmName::as_str));
-    settings.network = slot.map(|slot| {
-        let network = slot.network();
-        Network {
-            mac: Mac(network.mac),
-            address: network.guest.into(),
-            prefix: network.prefix,
-            gateway: Some(network.host.into()),
-            dns: Vec::new(),
-        }
+    settings.network = network.map(|(slot, subnet)| Network {
+        mac: Mac(slot.mac()),
+        addresses: addresses(slot, subnet),
+        dns: Vec::new(),
     });
     settings.main = main_process(image, spec);
     settings.ends_with_main = settings.main.is_some() && (spec.ends_with_main || spec.restart != Restart::No);
@@ -64,6 +59,23 @@ pub fn settings(
         settings.init = Init::Agent;
     }
     settings.to_json().map_err(|error| Error::Spec(error.to_string()))
+}
+
+/// The guest's addresses. The host is where everything else goes, also for a VM that reaches nothing beyond it: that is
+/// how its answers leave from published ports.
+fn addresses(slot: Slot, subnet: Subnet) -> Vec<Address> {
+    vec![
+        Address {
+            address: subnet.guest_v4(slot).into(),
+            prefix: Subnet::PREFIX_V4,
+            gateway: Some(subnet.host_v4().into()),
+        },
+        Address {
+            address: subnet.guest_v6(slot).into(),
+            prefix: Subnet::PREFIX_V6,
+            gateway: Some(subnet.host_v6().into()),
+        },
+    ]
 }
 
 /// The command that the guest starts by itself; none where neither the VM nor its image has one.
@@ -214,6 +226,7 @@ mod tests {
             autostart: false,
             restart: Restart::No,
             idle_stop: 0,
+            network: banger_model::NetworkRules::default(),
         };
         let told = |spec: &VmSpec| Settings::from_json(&settings(&image, spec, None, None).unwrap()).unwrap();
         let own = told(&spec(true, &["serve", "-v"]));

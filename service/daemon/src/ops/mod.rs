@@ -13,6 +13,7 @@ pub mod import;
 pub mod kernels;
 pub mod kill;
 pub mod lifecycle;
+pub mod network;
 pub mod pause;
 pub mod port;
 pub mod prune;

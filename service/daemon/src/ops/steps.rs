@@ -1,6 +1,6 @@
 //! The steps of a start: the one place that says what carries each out, and what undoes it.
 
-use super::{create, start::first_answer};
+use super::{create, network, start::first_answer};
 use crate::{error::Error, fault, jobs::Job, kernels::Boot, machines::Live, service::Service, store::VmRow};
 use banger_host::{StartVm, VmmKind};
 use banger_model::{Accel, DiskNumber, Phase, Plan, StartStep, VmId};
@@ -42,10 +42,12 @@ async fn act(
             let disk = disk.map_err(|error| Error::disk(&path, error))?;
             Ok(service.host.attach_loop(vm.id, vm.slot, DiskNumber::ROOT, true, disk.into()).await?)
         }
-        StartStep::MakeTap => Ok(service.host.make_tap(vm.id, vm.slot).await?),
+        StartStep::MakeTap => Ok(service.host.make_tap(vm.id, vm.slot, service.subnet()).await?),
+        StartStep::OpenNetwork => network::open(service, vm.id).await,
         StartStep::StartVmm => {
             let image = service.image(vm.image)?;
-            let settings = create::settings(&image.config, &vm.spec, Some(&vm.name), Some(vm.slot))?;
+            let settings =
+                create::settings(&image.config, &vm.spec, Some(&vm.name), Some((vm.slot, service.subnet())))?;
             let (kernel, initrd) = attempt.boot.sealed(&settings)?;
             let start = StartVm {
                 vm: vm.id,
@@ -76,6 +78,7 @@ async fn undo(service: &Service, vm: VmId, step: StartStep) -> Result<(), Error>
     match step {
         StartStep::AttachDisk => Ok(service.host.detach_disk(vm, DiskNumber::ROOT).await?),
         StartStep::MakeTap => Ok(service.host.remove_tap(vm).await?),
+        StartStep::OpenNetwork => Ok(service.host.close_network(vm).await?),
         StartStep::StartVmm => Ok(service.host.stop_vm(vm).await?),
         StartStep::AwaitGuest => Ok(()),
     }

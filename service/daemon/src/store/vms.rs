@@ -3,7 +3,8 @@
 use super::{Store, StoreError, deleted, inserted, json, parsed, to_json};
 use banger_agent::ExitStatus;
 use banger_model::{
-    Accel, ImageId, MachineSize, ModelError, Restart, Slot, StartStep, Uid, VmId, VmName, VmState,
+    Accel, ImageId, MachineSize, ModelError, NetworkRules, Restart, Slot, StartStep, Uid, VmId, VmName,
+    VmState,
 };
 use rusqlite::{OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,9 @@ pub struct VmSpec {
     /// Seconds without use after which it is stopped; 0 for never.
     #[serde(default)]
     pub idle_stop: u32,
+    /// What its packets may.
+    #[serde(default)]
+    pub network: NetworkRules,
 }
 
 /// A VM.
@@ -228,6 +232,18 @@ impl Store {
         self.update_soon(
             "UPDATE vms SET state = ?2, error = '', accel = ?3, started = ?4, boot = ?5 WHERE id = ?1",
             params![id.to_string(), state, accel.as_str(), started, boot],
+        )
+    }
+
+    /// Writes down what a VM's packets may from now on.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn set_vm_network(&self, id: VmId, rules: &NetworkRules) -> Result<(), StoreError> {
+        let rules = to_json(rules)?;
+        self.update(
+            "UPDATE vms SET spec = json_set(spec, '$.network', json(?2)) WHERE id = ?1",
+            params![id.to_string(), rules],
         )
     }
 

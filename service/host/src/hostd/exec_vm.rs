@@ -114,7 +114,7 @@ fn machine(request: &ExecVm, descriptors: &[OwnedFd]) -> Option<Machine> {
         initrd,
         disk: disks.next()?,
         volumes: disks.collect(),
-        network: Network { tap, mac: request.slot.network().mac },
+        network: Network { tap, mac: request.slot.mac() },
         agent,
         console,
         control,

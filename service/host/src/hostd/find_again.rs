@@ -17,9 +17,10 @@ use std::sync::Arc;
 /// Takes on the VMs that run on, and removes what is left of others. One that cannot be helped is no reason not to
 /// serve the rest. VMs' users are the whole host's, so only the helper that is alone on it (`only_one`) ends
 /// processes that have one of them and no record.
-pub fn find_again<S: System>(vms: &Path, verbs: &Verbs<S>, only_one: bool) -> io::Result<()> {
+pub fn find_again<S: System>(vms: &Path, verbs: &Verbs<S>, only_one: bool) -> io::Result<BTreeSet<VmId>> {
     let boot_id = boot_id()?;
     let mut known = BTreeSet::new();
+    let mut living = BTreeSet::new();
     for entry in std::fs::read_dir(vms)? {
         let name = entry?.file_name();
         let Some(vm) = name.to_str().and_then(|name| name.parse::<VmId>().ok()) else {
@@ -32,6 +33,7 @@ pub fn find_again<S: System>(vms: &Path, verbs: &Verbs<S>, only_one: bool) -> io
             Ok(Some(pid)) => {
                 tracing::info!(%vm, pid, "found again");
                 known.insert(pid);
+                living.insert(vm);
             }
             // Nothing can reach its process, if it has one: it is a stray from now on.
             ended => {
@@ -44,10 +46,10 @@ pub fn find_again<S: System>(vms: &Path, verbs: &Verbs<S>, only_one: bool) -> io
         }
         fault::come("find-again", "after", Some(vm));
     }
-    match only_one {
-        true => strays::end(&known),
-        false => Ok(()),
+    if only_one {
+        strays::end(&known)?;
     }
+    Ok(living)
 }
 
 /// The pid of a VM that runs on.

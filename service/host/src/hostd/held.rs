@@ -1,7 +1,7 @@
 //! What is held of each VM.
 
-use crate::devices::Tap;
 use crate::disks::{Attached, Device};
+use crate::net::Tap;
 use crate::process::Process;
 use crate::refused::{Result, refused};
 use banger_host::Refusal;

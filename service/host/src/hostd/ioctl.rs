@@ -4,7 +4,6 @@
 
 use std::ffi::c_int;
 use std::io;
-use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// `LO_NAME_SIZE`
@@ -142,34 +141,6 @@ pub fn tap_create(tun: impl AsFd, name: &str) -> io::Result<()> {
     let flags = u16::try_from(flags).map_err(io::Error::other)?.cast_signed();
     let request = interface_request(name, libc::__c_anonymous_ifr_ifru { ifru_flags: flags })?;
     interface_ioctl(tun, libc::TUNSETIFF, &request)
-}
-
-/// Sets an interface's IPv4 address. `socket` is any IPv4 socket.
-pub fn interface_set_address(socket: impl AsFd, name: &str, address: Ipv4Addr) -> io::Result<()> {
-    interface_ioctl(socket, libc::SIOCSIFADDR, &interface_request(name, ipv4(address))?)
-}
-
-/// Sets an interface's IPv4 network mask.
-pub fn interface_set_netmask(socket: impl AsFd, name: &str, mask: Ipv4Addr) -> io::Result<()> {
-    interface_ioctl(socket, libc::SIOCSIFNETMASK, &interface_request(name, ipv4(mask))?)
-}
-
-/// Brings an interface up.
-pub fn interface_up(socket: impl AsFd, name: &str) -> io::Result<()> {
-    let flags = i16::try_from(libc::IFF_UP).map_err(io::Error::other)?;
-    let request = interface_request(name, libc::__c_anonymous_ifr_ifru { ifru_flags: flags })?;
-    interface_ioctl(socket, libc::SIOCSIFFLAGS, &request)
-}
-
-/// A `struct sockaddr_in`, seen as the `struct sockaddr` of the same size: two bytes of port, then the
-/// address.
-fn ipv4(address: Ipv4Addr) -> libc::__c_anonymous_ifr_ifru {
-    let mut sa_data = [0; 14];
-    for (to, from) in sa_data[2..].iter_mut().zip(address.octets()) {
-        *to = from.cast_signed();
-    }
-    // AF_INET is 2.
-    libc::__c_anonymous_ifr_ifru { ifru_addr: libc::sockaddr { sa_family: libc::AF_INET as u16, sa_data } }
 }
 
 /// Marks every descriptor from 3 on as closed on exec, whoever opened it.

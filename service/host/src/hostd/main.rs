@@ -17,6 +17,7 @@ mod held;
 mod ioctl;
 mod listen;
 mod names;
+mod net;
 mod process;
 mod record;
 mod refused;
@@ -34,12 +35,14 @@ use clap::Parser;
 use disks::Images;
 use folder::Owner;
 use listen::Listener;
+use net::Network;
 use resolver::Resolver;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serve::Server;
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -69,6 +72,9 @@ struct Flags {
     /// Who is served: a user's name or number
     #[arg(long, value_name = "USER", default_value = "banger")]
     peer: String,
+    /// For how many seconds the bridge stays when the last VM has gone
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    linger: u64,
 }
 
 fn main() -> ExitCode {
@@ -114,16 +120,23 @@ fn run(flags: &Flags, activated: Option<Listener>) -> io::Result<()> {
         rustix::fs::open(&flags.boot, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| io::Error::other(format!("{}: {error}", flags.boot.display())))?;
     let resolver = Arc::new(Resolver::start()?);
+    let network = Network::new(flags.run.join("network.json"), Duration::from_secs(flags.linger))?;
     let machine = Machine {
         vms: vms.clone(),
         boot,
         owner: peer,
         images: Images::default(),
         resolver: Arc::clone(&resolver),
+        network: Arc::clone(&network),
     };
     let verbs = Verbs::new(machine, peer.uid);
     dm::sweep();
-    find_again::find_again(&vms, &verbs, flags.run == Path::new(RUN))?;
+    let living = find_again::find_again(&vms, &verbs, flags.run == Path::new(RUN))?;
+    // Without a network VMs still run, and can be stopped.
+    if let Err(error) = network.find_again(&living) {
+        tracing::error!(%error, "the VMs' network is not as it has to be");
+    }
+    net::watch(&network)?;
     let listener = match activated {
         Some(listener) => listener,
         None => listen::bound(&flags.run, peer)?,
@@ -136,6 +149,9 @@ fn run(flags: &Flags, activated: Option<Listener>) -> io::Result<()> {
     accept_until(&stop, &listener, &Server::new(verbs, peer.uid))?;
     notifier.stopping();
     resolver.stop();
+    if let Err(error) = network.end() {
+        tracing::error!(%error, "the VMs' network was not removed");
+    }
     listener.remove()
 }
 

@@ -1,11 +1,11 @@
 //! What the verbs do to the machine, behind a trait: tests put another one there.
 
-use crate::devices::{self, Tap};
 use crate::disks::{self, Attached, Device, Images, Snapshot};
 use crate::exec_vm::{self, ExecVm};
 use crate::fault;
 use crate::folder::{Folder, Owner};
 use crate::names;
+use crate::net::{Network, Tap};
 use crate::process::Process;
 use crate::record::{Record, boot_id, start_time};
 use crate::refused::{Result, after_rollback, not_ready, refused, system};
@@ -14,7 +14,7 @@ use crate::scope;
 use crate::tsc;
 use banger_host::packet::{receive, send};
 use banger_host::{NameRouting, Refusal, Verb, VmUsage};
-use banger_model::{Accel, DiskNumber, KernelName, VmId};
+use banger_model::{Accel, DiskNumber, Firewall, KernelName, NetworkRules, Slot, Subnet, Used, VmId};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -47,10 +47,16 @@ pub trait System: Send + Sync {
     fn attach_snapshot(&self, vm: VmId, snapshot: &Snapshot<'_>) -> Result<Attached>;
     /// Waits until a disk is gone.
     fn await_disk_gone(&self, vm: VmId, device: &Device) -> io::Result<()>;
-    /// Makes a TAP.
-    fn make_tap(&self, slot: banger_model::Slot) -> Result<Tap>;
+    /// The addresses and the firewalls of the host.
+    fn networks(&self) -> Result<(Vec<Used>, Vec<Firewall>)>;
+    /// Makes a TAP in the VMs' network.
+    fn make_tap(&self, vm: VmId, slot: Slot, subnet: Subnet) -> Result<Tap>;
     /// Waits until it is gone.
-    fn await_tap_gone(&self, slot: banger_model::Slot) -> io::Result<()>;
+    fn await_tap_gone(&self, vm: VmId) -> io::Result<()>;
+    /// Says what a VM's packets may.
+    fn open_network(&self, vm: VmId, rules: NetworkRules) -> Result<()>;
+    /// Takes that back.
+    fn close_network(&self, vm: VmId) -> Result<()>;
     /// Binds the sockets that names are served on.
     fn bind_dns(&self, port: u16) -> Result<Vec<OwnedFd>>;
     /// Has the host's resolver told, until the other end of the pipe is closed.
@@ -60,7 +66,7 @@ pub trait System: Send + Sync {
     /// Starts a VM, in a run folder of its own. If that fails, nothing of it is left.
     fn launch(&self, launch: &Launch<'_>) -> Result<Arc<Process>>;
     /// What a VM takes whose process is `pid`.
-    fn usage(&self, vm: VmId, slot: banger_model::Slot, pid: u32) -> io::Result<VmUsage>;
+    fn usage(&self, vm: VmId, pid: u32) -> io::Result<VmUsage>;
     /// The last words of a VM's process.
     fn stderr_tail(&self, vm: VmId) -> String;
     /// Removes a VM's run folder, if there is one.
@@ -97,6 +103,8 @@ pub struct Machine {
     pub images: Images,
     /// What keeps the host's resolver told.
     pub resolver: Arc<Resolver>,
+    /// The VMs' network.
+    pub network: Arc<Network>,
 }
 
 impl System for Machine {
@@ -133,12 +141,24 @@ impl System for Machine {
         disks::await_disk_gone(vm, device)
     }
 
-    fn make_tap(&self, slot: banger_model::Slot) -> Result<Tap> {
-        devices::make_tap(slot)
+    fn networks(&self) -> Result<(Vec<Used>, Vec<Firewall>)> {
+        self.network.look()
     }
 
-    fn await_tap_gone(&self, slot: banger_model::Slot) -> io::Result<()> {
-        devices::await_tap_gone(slot)
+    fn make_tap(&self, vm: VmId, slot: Slot, subnet: Subnet) -> Result<Tap> {
+        self.network.make_tap(vm, slot, subnet)
+    }
+
+    fn await_tap_gone(&self, vm: VmId) -> io::Result<()> {
+        self.network.await_tap_gone(vm)
+    }
+
+    fn open_network(&self, vm: VmId, rules: NetworkRules) -> Result<()> {
+        self.network.open(vm, rules)
+    }
+
+    fn close_network(&self, vm: VmId) -> Result<()> {
+        self.network.close(vm)
     }
 
     fn bind_dns(&self, port: u16) -> Result<Vec<OwnedFd>> {
@@ -169,8 +189,8 @@ impl System for Machine {
         })
     }
 
-    fn usage(&self, vm: VmId, slot: banger_model::Slot, pid: u32) -> io::Result<VmUsage> {
-        crate::usage::of(vm, slot, pid)
+    fn usage(&self, vm: VmId, pid: u32) -> io::Result<VmUsage> {
+        crate::usage::of(vm, self.network.tap_of(vm).as_deref(), pid)
     }
 
     fn stderr_tail(&self, vm: VmId) -> String {

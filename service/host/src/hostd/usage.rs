@@ -3,7 +3,7 @@
 //! The daemon sees no other process (`ProtectProc=invisible`), so it asks here.
 
 use banger_host::VmUsage;
-use banger_model::{Slot, VmId};
+use banger_model::VmId;
 use std::{fs, io, path::PathBuf};
 
 /// A tick of /proc/<pid>/stat, in microseconds (`USER_HZ`, time(7)).
@@ -12,18 +12,18 @@ const TICK_US: u64 = 10_000;
 /// Where control groups are.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// What a VM takes whose process is `pid`.
+/// What a VM takes whose process is `pid`, and its TAP `tap`.
 ///
 /// # Errors
 /// When the process is gone.
-pub fn of(vm: VmId, slot: Slot, pid: u32) -> io::Result<VmUsage> {
+pub fn of(vm: VmId, tap: Option<&str>, pid: u32) -> io::Result<VmUsage> {
     let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}"));
     let (cpu_us, memory) = match own_group(&read("cgroup").unwrap_or_default(), vm).and_then(of_group) {
         Some(usage) => usage,
         None => (cpu_of(&read("stat")?), resident(&read("status")?)),
     };
     let interfaces = fs::read_to_string("/proc/net/dev").unwrap_or_default();
-    let (received, sent) = traffic(&interfaces, &slot.tap_name()).unwrap_or_default();
+    let (received, sent) = tap.and_then(|tap| traffic(&interfaces, tap)).unwrap_or_default();
     Ok(VmUsage { cpu_us, memory, received, sent })
 }
 
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn this_process_takes_something() {
-        let usage = of(VmId::from_bits(1), Slot::try_from(0).unwrap(), std::process::id()).unwrap();
+        let usage = of(VmId::from_bits(1), Some("bngr"), std::process::id()).unwrap();
         assert!(usage.memory > 0);
         assert_eq!((usage.received, usage.sent), (0, 0), "there is no such TAP");
     }

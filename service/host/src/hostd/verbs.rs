@@ -11,12 +11,21 @@ use crate::refused::{Refused, Result, refused};
 use crate::system::{Launch, System};
 use crate::turns::Turns;
 use banger_host::{PROTOCOL, Refusal, Reply, Request, Verb, VmStatus, packet};
-use banger_model::{Bytes, DiskNumber, ImageId, Limits, MachineSize, Slot, VmId};
+use banger_model::{
+    Bytes, DiskNumber, ImageId, Limits, MachineSize, NetworkRules, Origin, Slot, Subnet, Used, VmId,
+};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// What any host could give a VM; what this one gives is the daemon's policy.
 const MOST: Limits = Limits { cpus: 64, memory: Bytes::gib(16 << 10) };
+
+/// More networks than this are not told of: longer routes are what is left out, and the helper itself looks at all of
+/// them before it makes a network.
+const MOST_NETWORKS: usize = 300;
+
+/// More firewalls than this no host has.
+const MOST_FIREWALLS: usize = 32;
 
 /// A page of a listing ends here, in bytes of JSON: the longest entry (with every byte of 2 KiB escaped in
 /// six) still fits a packet behind it.
@@ -85,7 +94,10 @@ impl<S: System> Verbs<S> {
                 done(self.attach_snapshot(vm, slot, (image, size), &descriptors, caller))
             }
             Request::DetachDisk { vm, disk } => done(self.detach_disk(vm, disk)),
-            Request::MakeTap { vm, slot } => done(self.make_tap(vm, slot)),
+            Request::ListNetworks {} => self.list_networks(),
+            Request::MakeTap { vm, slot, subnet } => done(self.make_tap(vm, slot, subnet)),
+            Request::OpenNetwork { vm, rules } => done(self.open_network(vm, rules)),
+            Request::CloseNetwork { vm } => done(self.system.close_network(vm)),
             Request::RemoveTap { vm } => done(self.remove_tap(vm)),
             Request::StartVm { vm, slot, size, accel, vmm } => {
                 let exec = ExecVm { slot, size, accel, vmm, writable: Vec::new(), tsc_khz: None };
@@ -189,13 +201,27 @@ impl<S: System> Verbs<S> {
         left
     }
 
-    fn make_tap(&self, vm: VmId, slot: Slot) -> Result<()> {
+    /// What can be in the way: the host's own addresses, and routes to private networks, as many as fit.
+    fn list_networks(&self) -> Result<Reply> {
+        let (mut used, firewalls) = self.system.networks()?;
+        used.sort_by_key(|one: &Used| (one.origin == Origin::Route, one.network.prefix()));
+        used.dedup();
+        used.truncate(MOST_NETWORKS);
+        Ok(Reply::Networks { used, firewalls: firewalls.into_iter().take(MOST_FIREWALLS).collect() })
+    }
+
+    fn open_network(&self, vm: VmId, rules: NetworkRules) -> Result<()> {
+        rules.check().map_err(|error| refused(Refusal::Range, error.to_string()))?;
+        self.system.open_network(vm, rules)
+    }
+
+    fn make_tap(&self, vm: VmId, slot: Slot, subnet: Subnet) -> Result<()> {
         self.table.claim(vm, slot)?;
         let done = self.unless_started(vm).and_then(|()| {
             if self.table.with(vm, |held| held.tap.is_some()) == Some(true) {
                 return Ok(());
             }
-            let tap = self.system.make_tap(slot)?;
+            let tap = self.system.make_tap(vm, slot, subnet)?;
             self.table.with(vm, |held| held.tap = Some(Arc::new(tap)));
             Ok(())
         });
@@ -271,9 +297,9 @@ impl<S: System> Verbs<S> {
 
     fn usage(&self, vm: VmId) -> Result<Reply> {
         let gone = || refused(Refusal::WrongState, format!("VM {vm} does not run"));
-        let held = self.table.with(vm, |held| (held.slot, held.process.clone()));
-        let Some((slot, Some(process))) = held else { return Err(gone()) };
-        let usage = self.system.usage(vm, slot, process.pid);
+        let held = self.table.with(vm, |held| held.process.clone());
+        let Some(process) = held.flatten() else { return Err(gone()) };
+        let usage = self.system.usage(vm, process.pid);
         // While it lives its number is nobody else's.
         match (process.exit(), usage) {
             (None, Ok(usage)) => Ok(Reply::Usage { usage }),
@@ -318,12 +344,10 @@ impl<S: System> Verbs<S> {
     }
 
     fn let_tap_go(&self, vm: VmId) -> Result<()> {
-        let slot = self.table.with(vm, |held| {
-            held.tap = None;
-            held.slot
-        });
-        let Some(slot) = slot else { return Ok(()) };
-        let gone = self.system.await_tap_gone(slot);
+        if self.table.with(vm, |held| held.tap = None).is_none() {
+            return Ok(());
+        }
+        let gone = self.system.await_tap_gone(vm);
         gone.map_err(|error| refused(Refusal::Rollback, error.to_string()))
     }
 

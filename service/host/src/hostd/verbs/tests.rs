@@ -1,11 +1,11 @@
 //! The verbs over a machine that only pretends: files stand for devices, `sleep` for a VMM.
 
 use super::*;
-use crate::devices::Tap;
 use crate::disks::Device;
+use crate::net::Tap;
 use crate::refused::system;
 use banger_host::{NameRouting, VmmKind, seal};
-use banger_model::{Accel, Cpus, KernelName};
+use banger_model::{Accel, Cpus, Firewall, KernelName};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
@@ -61,13 +61,31 @@ impl System for Pretended {
         self.act("disk gone")
     }
 
-    fn make_tap(&self, _: Slot) -> Result<Tap> {
-        self.act("tap").map_err(system("tap"))?;
-        Ok(Tap { fd: nothing() })
+    fn networks(&self) -> Result<(Vec<Used>, Vec<Firewall>)> {
+        self.act("networks").map_err(system("networks"))?;
+        let used = |number: u16| Used {
+            network: format!("10.{}.{}.0/24", number / 256, number % 256).parse().unwrap(),
+            interface: "an-interface-15".into(),
+            origin: if number == 65535 { Origin::Address } else { Origin::Route },
+        };
+        Ok(((0..=65535).map(used).collect(), Vec::new()))
     }
 
-    fn await_tap_gone(&self, _: Slot) -> io::Result<()> {
+    fn make_tap(&self, _: VmId, _: Slot, _: Subnet) -> Result<Tap> {
+        self.act("tap").map_err(system("tap"))?;
+        Ok(Tap { fd: nothing(), name: "tap".into() })
+    }
+
+    fn await_tap_gone(&self, _: VmId) -> io::Result<()> {
         self.act("tap gone")
+    }
+
+    fn open_network(&self, _: VmId, _: NetworkRules) -> Result<()> {
+        self.act("open").map_err(system("open"))
+    }
+
+    fn close_network(&self, _: VmId) -> Result<()> {
+        self.act("close").map_err(system("close"))
     }
 
     fn bind_dns(&self, _: u16) -> Result<Vec<OwnedFd>> {
@@ -89,7 +107,7 @@ impl System for Pretended {
         Process::watch(child).map_err(system("watch"))
     }
 
-    fn usage(&self, _: VmId, _: Slot, pid: u32) -> io::Result<banger_host::VmUsage> {
+    fn usage(&self, _: VmId, pid: u32) -> io::Result<banger_host::VmUsage> {
         Ok(banger_host::VmUsage { cpu_us: pid.into(), ..Default::default() })
     }
 
@@ -148,7 +166,8 @@ impl Bench {
     }
 
     fn tap(&self, vm: VmId, number: u16) -> std::result::Result<Reply, Refusal> {
-        self.ask(Request::MakeTap { vm, slot: slot(number) }, Vec::new())
+        let subnet = Subnet::choose(None, &[], 1).unwrap();
+        self.ask(Request::MakeTap { vm, slot: slot(number), subnet }, Vec::new())
     }
 
     fn start_sized(&self, number: u16, cpus: u32, memory: Bytes) -> std::result::Result<Reply, Refusal> {
@@ -324,6 +343,32 @@ fn a_stop_goes_on_past_errors_and_can_be_repeated() {
     bench.fail(&[]);
     assert_eq!(bench.stop(), Ok(Reply::Done));
     assert_eq!(bench.list(), []);
+}
+
+#[test]
+fn a_host_with_many_routes_is_told_of_in_one_packet_with_its_addresses() {
+    let reply = Bench::new().ask(Request::ListNetworks {}, Vec::new()).unwrap();
+    assert!(serde_json::to_vec(&reply).unwrap().len() <= packet::LONGEST);
+    let Reply::Networks { used, .. } = reply else { panic!("{reply:?}") };
+    assert!(used.iter().any(|one| one.origin == Origin::Address));
+}
+
+#[test]
+fn rules_are_checked() {
+    let bench = Bench::new();
+    let port: banger_model::PublishedPort = "8080:80".parse().unwrap();
+    let open = |ports| {
+        let rules = NetworkRules { ports, ..NetworkRules::default() };
+        bench.ask(Request::OpenNetwork { vm: VM, rules }, Vec::new())
+    };
+    assert_eq!(open(vec![port; 2]), Err(Refusal::Range), "twice");
+    assert_eq!(open(vec![banger_model::PublishedPort { host: 0, ..port }]), Err(Refusal::Range), "no port");
+    let many = (1..=65).map(|host| banger_model::PublishedPort { host, ..port }).collect();
+    assert_eq!(open(many), Err(Refusal::Range), "too many");
+    assert_eq!(bench.done(), Vec::<&str>::new());
+    assert_eq!(open(vec![port]), Ok(Reply::Done));
+    assert_eq!(bench.ask(Request::CloseNetwork { vm: VM }, Vec::new()), Ok(Reply::Done));
+    assert_eq!(bench.done(), ["open", "close"]);
 }
 
 #[test]
