@@ -296,7 +296,7 @@ mod tests {
         let error = against(done, async |host| host.open_host_kernel(release).await).unwrap_err();
         assert!(matches!(error, HostError::Protocol { .. }), "without its descriptor: {error:?}");
         let slot = Slot::try_from(1).unwrap();
-        let error = against(None, async |host| host.make_tap(vm, slot).await).unwrap_err();
+        let error = against(None, async |host| host.make_tap(vm, slot, Subnet::default()).await).unwrap_err();
         assert!(matches!(error, HostError::Lost { .. }), "what makes something is asked once: {error:?}");
     }
 
