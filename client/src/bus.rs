@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use banger_dbus::{
-    Dict, ExecProxy, ImageProxy, JobProxy, KernelProxy, ManagerProxy, Object, VMProxy, names,
+    Dict, ExecProxy, ImageProxy, JobProxy, KernelProxy, ManagerProxy, Object, VMProxy, VolumeProxy, names,
     zbus::{
         self, Connection, OwnedObjectPath, Variant,
         fdo::{PropertiesChanged, PropertiesChangedStream, PropertiesProxy},
@@ -66,6 +66,8 @@ proxies! {
     kernel: KernelProxy,
     /// A VM.
     vm: VMProxy,
+    /// A volume.
+    volume: VolumeProxy,
     /// A job.
     job: JobProxy,
     /// A command in a guest.

@@ -3,7 +3,7 @@
 use crate::{
     commands::{
         events::EventsArgs, exec::ExecArgs, image::ImageCommand, job::JobCommand, kernel::KernelCommand,
-        life::LifeCommand, run::RunArgs, system::SystemCommand, vm::VmCommand,
+        life::LifeCommand, run::RunArgs, system::SystemCommand, vm::VmCommand, volume::VolumeCommand,
     },
     output::Format,
 };
@@ -70,6 +70,9 @@ pub enum Command {
     Life(LifeCommand),
     /// Show what happens to images, VMs and jobs, as it happens.
     Events(EventsArgs),
+    /// Volumes, disks that stay when a VM goes: create, list, show, remove, prune.
+    #[command(subcommand, visible_alias = "volumes")]
+    Volume(VolumeCommand),
     /// Jobs, which is all that takes long: list, watch, cancel.
     #[command(subcommand)]
     Job(JobCommand),
@@ -114,6 +117,12 @@ pub struct MachineArgs {
     /// What it may on the network.
     #[command(flatten)]
     pub network: NetworkArgs,
+    /// Have a volume at a path; it is made if it is not there. May be repeated.
+    #[arg(short, long = "volume", value_name = "NAME:/PATH[:ro]")]
+    pub volumes: Vec<VolumeArg>,
+    /// Have a volume called after the VM at /root, which stays when the VM goes.
+    #[arg(long)]
+    pub work_disk: bool,
 }
 
 /// What a VM may on the network.
@@ -144,6 +153,41 @@ impl NetworkArgs {
 /// A port as it travels.
 pub fn port(port: &PublishedPort) -> Port {
     (port.address.to_string(), port.host, port.guest, port.protocol.as_str().to_owned())
+}
+
+/// A volume at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeArg {
+    /// The volume's name.
+    pub name: String,
+    /// Where in the guest.
+    pub path: String,
+    /// Whether the guest only reads it.
+    pub read_only: bool,
+}
+
+impl std::str::FromStr for VolumeArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not NAME:/PATH or NAME:/PATH:ro");
+        let (name, rest) = text.split_once(':').ok_or_else(wrong)?;
+        if name.starts_with(['/', '.', '~']) {
+            return Err(format!(
+                "{name:?} is a folder of the host, which a VM cannot have: give a volume's name"
+            ));
+        }
+        let (path, read_only) = match rest.rsplit_once(':') {
+            None => (rest, false),
+            Some((path, "rw")) => (path, false),
+            Some((path, "ro")) => (path, true),
+            Some(_) => return Err(wrong()),
+        };
+        if name.is_empty() || !path.starts_with('/') {
+            return Err(wrong());
+        }
+        Ok(Self { name: name.to_owned(), path: path.to_owned(), read_only })
+    }
 }
 
 /// How a command in a guest is run.
@@ -202,6 +246,21 @@ mod tests {
         assert_eq!(run("banger run IMAGE -- --rm").command, ["--rm"]);
         assert!(run("banger run IMAGE").command.is_empty());
         assert_eq!(run("banger run IMAGE sh -q --verbose").command, ["sh", "-q", "--verbose"]);
+    }
+
+    #[test]
+    fn volumes_have_a_name_and_a_path() {
+        let volume = |text: &str| text.parse::<VolumeArg>().map(|v| (v.name, v.path, v.read_only));
+        assert_eq!(volume("data:/srv"), Ok(("data".into(), "/srv".into(), false)));
+        assert_eq!(volume("data:/srv:rw"), Ok(("data".into(), "/srv".into(), false)));
+        assert_eq!(volume("data:/a:b:ro"), Ok(("data".into(), "/a:b".into(), true)));
+        for wrong in
+            ["", "data", "data:", "data:srv", ":/srv", "data:/srv:rx", "/home:/srv", "./x:/srv", "~/x:/srv"]
+        {
+            assert!(volume(wrong).is_err(), "{wrong}");
+        }
+        let run = run("banger run -v a:/a -v b:/b:ro --work-disk IMAGE");
+        assert_eq!((run.machine.volumes.len(), run.machine.work_disk), (2, true));
     }
 
     #[test]

@@ -66,6 +66,7 @@ async fn run(cli: Cli, verbose: bool) -> Result<u8, Error> {
         Command::Ps(format) => commands::vm::list(&mut connect().await?, format.format).await?,
         Command::Life(command) => commands::life::life(&mut connect().await?, command).await?,
         Command::Events(args) => commands::events::events(&mut connect().await?, args).await?,
+        Command::Volume(command) => commands::volume::volume(&mut connect().await?, command).await?,
         Command::Job(command) => commands::job::job(&mut connect().await?, command).await?,
         Command::System(command) => commands::system::system(&mut connect().await?, command).await?,
         Command::Version => commands::version::version(cli.quiet, verbose).await?,

@@ -1,6 +1,6 @@
 //! The types that a dictionary can hold, each read from its own D-Bus type and no other.
 
-use banger_model::{Bytes, ExecId, ImageId, JobId, KernelId, Uid, VmId};
+use banger_model::{Bytes, ExecId, ImageId, JobId, KernelId, Uid, VmId, VolumeId};
 use std::os::fd::OwnedFd;
 use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
@@ -94,7 +94,7 @@ macro_rules! textual {
     )*};
 }
 
-textual! { ImageId, KernelId, VmId, JobId, ExecId, }
+textual! { ImageId, KernelId, VmId, VolumeId, JobId, ExecId, }
 
 impl Field for String {
     const SIGNATURE: &'static str = "s";
@@ -190,6 +190,31 @@ impl Field for Vec<Port> {
 
     fn write(self) -> OwnedVariant {
         owned(Variant::new(self))
+    }
+}
+
+impl Field for Vec<(String, String, bool)> {
+    const SIGNATURE: &'static str = "a(ssb)";
+
+    fn read(value: OwnedVariant) -> Result<Self, Mismatch> {
+        let Variant::Array(array) = &*value else { return Err(Mismatch::Type(Box::new(value))) };
+        let entries = array.iter().map(|item| match item {
+            Variant::Structure(entry) => match entry.fields() {
+                [Variant::Str(first), Variant::Str(second), Variant::Bool(third)] => {
+                    Some((first.to_string(), second.to_string(), *third))
+                }
+                _ => None,
+            },
+            _ => None,
+        });
+        match entries.collect() {
+            Some(entries) if *array.signature() == Self::SIGNATURE => Ok(entries),
+            _ => Err(Mismatch::Type(Box::new(value))),
+        }
+    }
+
+    fn write(self) -> OwnedVariant {
+        owned(Variant::Array(self.into()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::dict::{self, Dict, DictError, DictWriter};
 use crate::field::Port;
-use banger_model::{Bytes, ImageId, JobId, KernelId, Uid, VmId};
+use banger_model::{Bytes, ImageId, JobId, KernelId, Uid, VmId, VolumeId};
 use serde::Serialize;
 
 /// Declares a description: `must` fields are an error when missing, `may` fields are `None`, the others
@@ -195,6 +195,10 @@ info! {
             disk: Bytes = "disk",
             /// Bytes of the host's disk that its disk takes.
             disk_used: Bytes = "disk-used",
+            /// How its disk is made of its image: `device-mapper`, `reflink` or `copy`.
+            disk_backend: String = "disk-backend",
+            /// Its volumes, each as `name:path` or `name:path:ro`.
+            volumes: Vec<String> = "volumes",
             /// Its addresses.
             addresses: Vec<String> = "addresses",
             /// Which other VMs it reaches: `private` (none) or `shared` (those that are shared too).
@@ -286,6 +290,31 @@ info! {
 }
 
 info! {
+    /// A volume.
+    VolumeInfo {
+        must {
+            /// Its id.
+            id: VolumeId = "id",
+            /// Its name.
+            name: String = "name",
+            /// Whose it is.
+            owner_uid: Uid = "owner-uid",
+        }
+        else {
+            /// Its size.
+            size: Bytes = "size",
+            /// Bytes of the host's disk that it takes.
+            used: Bytes = "used",
+            /// When it was made, in seconds since 1970.
+            created: u64 = "created",
+            /// The names of the VMs that have it.
+            used_by: Vec<String> = "used-by",
+        }
+        may {}
+    }
+}
+
+info! {
     /// A job.
     JobInfo {
         must {
@@ -366,6 +395,8 @@ mod tests {
             memory: Bytes(bits),
             disk: Bytes(bits / 2),
             disk_used: Bytes(bits / 3),
+            disk_backend: text.clone(),
+            volumes: list.clone(),
             addresses: list,
             network: "shared".into(),
             nat: some,

@@ -1,6 +1,6 @@
 //! Every name on the bus: the service, its object paths and its interfaces.
 
-use banger_model::{ExecId, ImageId, JobId, KernelId, VmId};
+use banger_model::{ExecId, ImageId, JobId, KernelId, VmId, VolumeId};
 use std::{fmt, str::FromStr};
 use zbus::OwnedObjectPath;
 
@@ -19,14 +19,23 @@ pub const IMAGE_INTERFACE: &str = "org.banger.Image";
 pub const KERNEL_INTERFACE: &str = "org.banger.Kernel";
 /// A virtual machine.
 pub const VM_INTERFACE: &str = "org.banger.VM";
+/// A volume.
+pub const VOLUME_INTERFACE: &str = "org.banger.Volume";
 /// A job.
 pub const JOB_INTERFACE: &str = "org.banger.Job";
 /// A command that runs in a guest.
 pub const EXEC_INTERFACE: &str = "org.banger.Exec";
 
 /// Every interface of ours.
-pub const INTERFACES: [&str; 6] =
-    [MANAGER_INTERFACE, IMAGE_INTERFACE, KERNEL_INTERFACE, VM_INTERFACE, JOB_INTERFACE, EXEC_INTERFACE];
+pub const INTERFACES: [&str; 7] = [
+    MANAGER_INTERFACE,
+    IMAGE_INTERFACE,
+    KERNEL_INTERFACE,
+    VM_INTERFACE,
+    VOLUME_INTERFACE,
+    JOB_INTERFACE,
+    EXEC_INTERFACE,
+];
 
 /// An id whose thing is an object on the bus.
 pub trait Object: Copy + fmt::Display + FromStr {
@@ -59,6 +68,7 @@ macro_rules! object {
 object!(ImageId, "/org/banger/Image/", IMAGE_INTERFACE);
 object!(KernelId, "/org/banger/Kernel/", KERNEL_INTERFACE);
 object!(VmId, "/org/banger/VM/", VM_INTERFACE);
+object!(VolumeId, "/org/banger/Volume/", VOLUME_INTERFACE);
 object!(JobId, "/org/banger/Job/", JOB_INTERFACE);
 object!(ExecId, "/org/banger/Exec/", EXEC_INTERFACE);
 
@@ -90,6 +100,7 @@ mod tests {
             round_trips(ImageId::from_bits(bits));
             round_trips(KernelId::from_bits(bits));
             round_trips(VmId::from_bits(bits));
+            round_trips(VolumeId::from_bits(bits));
             round_trips(JobId::from_bits(bits));
             round_trips(ExecId::from_bits(bits));
         }

@@ -54,6 +54,16 @@ pub trait Manager {
     #[zbus(allow_interactive_auth)]
     fn import_kernel(&self, name: &str, options: &Dict) -> Result<OwnedObjectPath>;
 
+    /// Makes a volume; returns it. Options: `size` t bytes.
+    #[zbus(allow_interactive_auth)]
+    fn create_volume(&self, name: &str, options: &Dict) -> Result<OwnedObjectPath>;
+
+    /// The caller's volume of that name, id or unique prefix of an id.
+    fn get_volume(&self, name: &str, options: &Dict) -> Result<OwnedObjectPath>;
+
+    /// The caller's volumes, described; everybody's for root.
+    fn list_volumes(&self, options: &Dict) -> Result<Vec<(OwnedObjectPath, Dict)>>;
+
     /// The kernel of that name, id or unique prefix of an id.
     fn get_kernel(&self, name: &str, options: &Dict) -> Result<OwnedObjectPath>;
 
@@ -167,6 +177,28 @@ pub trait Image {
     /// Size of the filesystem, in bytes.
     #[zbus(property)]
     fn size(&self) -> Result<u64>;
+
+    /// Whose it is.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn owner_uid(&self) -> Result<u32>;
+}
+
+/// `org.banger.Volume`: one volume.
+#[proxy(interface = "org.banger.Volume", default_service = "org.banger.Manager", assume_defaults = false)]
+pub trait Volume {
+    /// Everything about it; see [`crate::VolumeInfo`].
+    fn describe(&self, options: &Dict) -> Result<Dict>;
+
+    /// Removes it with all that is in it; returns the job.
+    fn delete(&self, options: &Dict) -> Result<OwnedObjectPath>;
+
+    /// Its id.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn id(&self) -> Result<String>;
+
+    /// Its name.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn name(&self) -> Result<String>;
 
     /// Whose it is.
     #[zbus(property(emits_changed_signal = "const"))]

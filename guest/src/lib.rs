@@ -5,4 +5,4 @@
 mod settings;
 pub mod wire;
 
-pub use settings::{Address, HostEntry, Init, Mac, Network, Process, Root, Settings, SettingsError};
+pub use settings::{Address, HostEntry, Init, Mac, Mount, Network, Process, Root, Settings, SettingsError};

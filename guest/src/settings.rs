@@ -12,6 +12,9 @@ pub struct Settings {
     /// The root disk.
     #[serde(default)]
     pub root: Root,
+    /// More disks, and where they are mounted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<Mount>,
     /// The network interface, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
@@ -35,6 +38,19 @@ pub struct Settings {
 pub struct Root {
     /// The block device with the ext4 root filesystem, `/dev/vda` for one.
     pub device: String,
+}
+
+/// A disk that is mounted somewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Mount {
+    /// The block device with an ext4 filesystem, `/dev/vdb` for one.
+    pub device: String,
+    /// Where: an absolute path, which is made if need be.
+    pub path: String,
+    /// Whether nothing may be written to it.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 /// The guest's network interface.
@@ -135,6 +151,7 @@ impl Settings {
         Self {
             hostname: hostname.into(),
             root: Root::default(),
+            mounts: Vec::new(),
             network: None,
             hosts: Vec::new(),
             init: Init::Auto,
@@ -182,6 +199,19 @@ impl Settings {
             }
             rule(network.dns.len() <= 8, "dns", "more than 8 servers")?;
         }
+        rule(self.mounts.len() <= 16, "mounts", "more than 16")?;
+        for (number, mount) in self.mounts.iter().enumerate() {
+            rule(is_plain_path(&mount.device, "/dev/"), "mounts", "a device is a plain path below /dev")?;
+            rule(
+                is_plain_path(&mount.path, "/"),
+                "mounts",
+                "a path begins with / and has no empty part, . or ..",
+            )?;
+            let ours = ["/proc", "/sys", "/dev", "/run"].iter().any(|taken| is_below(&mount.path, taken));
+            rule(!ours, "mounts", "what is in /proc, /sys, /dev and /run is the guest's own")?;
+            let twice = self.mounts[..number].iter().any(|other| other.path == mount.path);
+            rule(!twice, "mounts", "two at one path")?;
+        }
         rule(self.hosts.len() <= 1024, "hosts", "more than 1024 entries")?;
         for entry in &self.hosts {
             let names = (1..=16).contains(&entry.names.len()) && entry.names.iter().all(|n| is_host_name(n));
@@ -223,6 +253,10 @@ fn is_host_name(name: &str) -> bool {
         (1..=63).contains(&l.len()) && l.bytes().all(inner) && !l.starts_with('-') && !l.ends_with('-')
     };
     name.len() <= 64 && name.split('.').all(label)
+}
+
+fn is_below(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn is_plain_path(path: &str, below: &str) -> bool {
@@ -287,6 +321,7 @@ mod tests {
                 ],
                 dns: vec!["172.30.0.5".parse().unwrap()],
             }),
+            mounts: vec![Mount { device: "/dev/vdb".into(), path: "/srv/data".into(), read_only: true }],
             hosts: vec![HostEntry {
                 address: "172.30.0.5".parse().unwrap(),
                 names: vec!["host.vm".into(), "host".into()],
@@ -316,7 +351,13 @@ mod tests {
     #[test]
     fn what_breaks_a_rule_is_refused_on_both_sides() {
         type Break = fn(&mut Settings);
-        let broken: [(&str, Break); 14] = [
+        let broken: [(&str, Break); 20] = [
+            ("mounts", |s| s.mounts[0].path = "/a/../b".into()),
+            ("mounts", |s| s.mounts[0].path = "/".into()),
+            ("mounts", |s| s.mounts[0].path = "data".into()),
+            ("mounts", |s| s.mounts[0].path = "/run/x".into()),
+            ("mounts", |s| s.mounts[0].device = "/etc/x".into()),
+            ("mounts", |s| s.mounts.push(s.mounts[0].clone())),
             ("hostname", |s| s.hostname = "a b".into()),
             ("hostname", |s| s.hostname = String::new()),
             ("hostname", |s| s.hostname = format!("{}.a", "b".repeat(63))),

@@ -14,6 +14,7 @@ pub mod stats;
 pub mod system;
 pub mod version;
 pub mod vm;
+pub mod volume;
 
 use crate::{cli::ProcessArgs, context::Context, error::Error};
 

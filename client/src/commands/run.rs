@@ -145,6 +145,8 @@ fn creation(args: &RunArgs, image: ImageId, command: Command) -> (Dict, Option<C
 impl MachineArgs {
     /// The options of CreateVM that these and the image are.
     pub fn options(&self, image: String) -> DictWriter {
+        let volumes = self.volumes.iter().map(|v| (v.name.clone(), v.path.clone(), v.read_only));
+        let volumes: Vec<(String, String, bool)> = volumes.collect();
         self.network
             .options(DictWriter::new())
             .with("image", image)
@@ -152,6 +154,8 @@ impl MachineArgs {
             .with_some("cpus", self.cpus)
             .with_some("memory", self.memory)
             .with_some("disk", self.disk)
+            .with_some("volumes", Some(volumes).filter(|volumes| !volumes.is_empty()))
+            .with_some("work", self.work_disk.then_some(true))
     }
 }
 

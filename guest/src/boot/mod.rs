@@ -5,6 +5,7 @@
 mod files;
 mod image_init;
 mod modules;
+mod mounts;
 mod netlink;
 mod network;
 mod report;
@@ -89,6 +90,7 @@ fn boot(report: &mut Report) -> Result<Infallible, Failure> {
     report.has_init = init.is_some();
     switch::switch_root(NEW_ROOT).doing("changing to the new root")?;
     report.phase("switch");
+    mounts::mount(&settings.mounts, report);
     report.store().doing("writing the boot report")?;
     limits();
     // The agent comes first: once an image's init runs, every process is its business.

@@ -15,7 +15,7 @@ use std::{
 };
 
 /// How long the disk may take to appear.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Mounts the root disk on `target`.
 pub fn mount(root: &Root, target: &str, report: &mut Report) -> Result<(), Failure> {
@@ -37,7 +37,7 @@ pub fn mount(root: &Root, target: &str, report: &mut Report) -> Result<(), Failu
 }
 
 /// Grows the mounted filesystem to the size of its disk. The kernel leaves one of the right size alone.
-fn grow(device: &str, target: &str) -> io::Result<()> {
+pub fn grow(device: &str, target: &str) -> io::Result<()> {
     let size = ioctl::device_size(File::open(device)?)?;
     let folder = File::open(target)?;
     // What statvfs(2) calls a fragment is ext4's block.

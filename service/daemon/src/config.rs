@@ -1,7 +1,7 @@
 //! `/etc/banger/config.toml`: every key has a default, and an unknown key is an error that names its line.
 
 use crate::image_limits::ImageLimits;
-use banger_model::{Accel, Bytes, IpNetwork, Subnet};
+use banger_model::{Accel, Bytes, DiskBackend, IpNetwork, Subnet};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -42,8 +42,64 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// The VMs' network.
     pub network: Network,
+    /// VMs' disks, and the room for them.
+    pub disks: DisksConfig,
     /// Bounds on images.
     pub limits: ImageLimits,
+}
+
+/// VMs' disks, and the room for them.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct DisksConfig {
+    /// How new ones are made: `auto`, `device-mapper`, `reflink` or `copy`.
+    pub backend: BackendChoice,
+    /// VMs that run are paused while the state folder's filesystem has less room than this, such as `1G` ...
+    #[serde(deserialize_with = "bytes")]
+    pub reserve: Bytes,
+    /// ... or than this part of it, whichever is more.
+    pub reserve_percent: u8,
+    /// Size of a volume for which none is given. It takes only what is written to it.
+    #[serde(deserialize_with = "bytes")]
+    pub volume_size: Bytes,
+}
+
+/// `backend` in the configuration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackendChoice {
+    /// The best that there is.
+    #[default]
+    Auto,
+    /// Snapshots, or nothing.
+    DeviceMapper,
+    /// Files that share blocks, or nothing.
+    Reflink,
+    /// Copies.
+    Copy,
+}
+
+impl BackendChoice {
+    /// The one that is forced, if one is.
+    pub fn forced(self) -> Option<DiskBackend> {
+        match self {
+            BackendChoice::Auto => None,
+            BackendChoice::DeviceMapper => Some(DiskBackend::DeviceMapper),
+            BackendChoice::Reflink => Some(DiskBackend::Reflink),
+            BackendChoice::Copy => Some(DiskBackend::Copy),
+        }
+    }
+}
+
+impl Default for DisksConfig {
+    fn default() -> Self {
+        Self {
+            backend: BackendChoice::Auto,
+            reserve: Bytes::gib(1),
+            reserve_percent: 2,
+            volume_size: Bytes::gib(10),
+        }
+    }
 }
 
 /// What a VM gets that does not ask for something else.
@@ -128,6 +184,7 @@ impl Default for Config {
             console: Console::default(),
             timeouts: Timeouts::default(),
             network: Network::default(),
+            disks: DisksConfig::default(),
             limits: ImageLimits::default(),
         }
     }

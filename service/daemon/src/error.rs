@@ -78,6 +78,16 @@ pub enum Error {
         /// The caller's VMs that use it.
         by: Vec<String>,
     },
+    /// Another VM runs with the volume.
+    #[error(
+        "the volume {name:?} is in use by the VM {by:?}, which runs: stop that one first, or have both only read it"
+    )]
+    VolumeInUse {
+        /// Its name.
+        name: String,
+        /// The name of the VM.
+        by: String,
+    },
     /// The VM does not run.
     #[error("the VM {name:?} is {state}: {} it with `banger vm {} {name}`", awaken(*state).0, awaken(*state).1)]
     NotRunning {
@@ -302,7 +312,9 @@ impl From<&Error> for Bus {
             Error::Agent(error) => agent(error, text),
             Error::Kernel(error) => kernel(error, text),
             Error::Store(StoreError::Taken { .. }) => Bus::AlreadyExists(text),
-            Error::Store(StoreError::InUse) | Error::InUse { .. } => Bus::InUse(text),
+            Error::Store(StoreError::InUse) | Error::InUse { .. } | Error::VolumeInUse { .. } => {
+                Bus::InUse(text)
+            }
             Error::Store(StoreError::Gone) => Bus::NotFound(text),
             Error::Refused(Refusal::InteractionRequired { .. }) => {
                 Bus::InteractiveAuthorizationRequired(text)

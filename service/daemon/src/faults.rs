@@ -21,6 +21,8 @@ use std::{fs::File, io::Write, os::unix::net::UnixListener, time::Duration};
 fn verbs(step: StartStep) -> Option<(Verb, Verb)> {
     match step {
         StartStep::AttachDisk => Some((Verb::AttachLoop, Verb::DetachDisk)),
+        // Without volumes, nothing is asked of the host.
+        StartStep::AttachVolumes => None,
         StartStep::MakeTap => Some((Verb::MakeTap, Verb::RemoveTap)),
         StartStep::OpenNetwork => Some((Verb::OpenNetwork, Verb::CloseNetwork)),
         StartStep::StartVmm => Some((Verb::StartVm, Verb::StopVm)),
@@ -202,6 +204,7 @@ fn request(bench: &Bench, name: Option<&str>) -> Create {
         image: bench.service.image(bench.image).unwrap(),
         kernel: "mine".into(),
         spec: bench.spec(),
+        volumes: Vec::new(),
         start: false,
         owner: Uid(1000),
     }
@@ -215,7 +218,8 @@ async fn a_created_vm_has_a_disk_and_a_name_of_its_own() {
         let vm = create::reserve(&bench.service, &request(&bench, name)).unwrap();
         let id = vm.id;
         create::create(bench.service.clone(), vm, false, job.clone()).await.unwrap();
-        assert!(bench.service.disk(id).exists() && bench.service.vm(id).unwrap().has_disk);
+        let vm = bench.service.vm(id).unwrap();
+        assert!(bench.service.disk(&vm).path.exists() && vm.has_disk);
     }
     let taken = create::reserve(&bench.service, &request(&bench, Some("a"))).unwrap_err();
     assert_eq!(taken.to_string(), "there is already a VM \"a\": choose another name");

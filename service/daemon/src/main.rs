@@ -29,11 +29,13 @@ mod registered;
 mod serve;
 mod service;
 mod show;
+mod space;
 mod store;
 #[cfg(test)]
 mod testing;
 mod transfer;
 mod turns;
+mod volumes;
 
 use anyhow::Context;
 use clap::Parser;

@@ -20,7 +20,7 @@ use std::{collections::HashSet, path::Path, sync::Arc};
 /// When the database, the helper or a folder fails: then the service must not go on.
 pub async fn reconcile(service: &Arc<Service>) -> Result<(), Error> {
     let state = &service.config.state;
-    for folder in ["images", "kernels", "vms"] {
+    for folder in ["images", "kernels", "vms", "volumes"] {
         let path = state.join(folder);
         std::fs::create_dir_all(&path).map_err(|e| Error::disk(&path, e))?;
     }
@@ -29,6 +29,8 @@ pub async fn reconcile(service: &Arc<Service>) -> Result<(), Error> {
     let kernels = service.store.kernels()?.iter().map(|k| k.id.to_string()).collect();
     sweep(&state.join("kernels"), &kernels)?;
     network::choose(service).await?;
+    let volumes = service.store.volumes()?.iter().map(|volume| volume.id.to_string()).collect();
+    sweep(&service.volumes(), &volumes)?;
     machines(service).await?;
     let vms = service.store.vms()?.iter().map(|vm| vm.id.to_string()).collect();
     moment(service, None, RecoverStep::Sweep, async { sweep(&service.vms(), &vms) }).await
@@ -109,7 +111,7 @@ fn verdict(vm: &VmRow, whole: bool, lives: bool) -> Verdict {
 async fn settle(service: &Arc<Service>, vm: &VmRow, status: Option<&VmStatus>) -> Result<(), Error> {
     let lives = status.is_some_and(|status| status.running);
     // A removal that could not be written down, because the disk was full, begins with the VM's disk.
-    let whole = vm.has_disk && service.disk(vm.id).exists();
+    let whole = vm.has_disk && service.disk(vm).path.exists();
     let verdict = verdict(vm, whole, lives);
     if status.is_some() && verdict != Verdict::Adopt {
         // The helper holds something of it, whatever is written here: the journal then says so, and it is undone.
@@ -205,6 +207,8 @@ mod tests {
                 restart: Restart::No,
                 idle_stop: 0,
                 network: banger_model::NetworkRules::default(),
+                disk_backend: banger_model::DiskBackend::Copy,
+                volumes: Vec::new(),
             },
             slot: Slot::try_from(0).unwrap(),
             state,

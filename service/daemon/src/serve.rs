@@ -3,6 +3,7 @@
 use crate::{
     api::ManagerObject,
     config::Config,
+    disk,
     error::Error,
     gate::Gate,
     jobs::Jobs,
@@ -12,6 +13,7 @@ use crate::{
     reconcile::reconcile,
     registered::{self, Registered},
     service::Service,
+    space,
     store::Store,
     turns::Turns,
 };
@@ -41,7 +43,9 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     let gate = Gate::new(&bus, Arc::new(PolkitAuthority::new(bus.clone()))).await?;
     let host = HostClient::new(config.run.join("hostd.sock"));
     host.hello().await?;
+    let backends = disk::probe(&host, &config.state, config.disks.backend).await;
     let service = Arc::new(Service {
+        backends,
         store: Store::open(&config.state.join("banger.db"))?,
         jobs: Jobs::new(bus.clone(), gate.clone()),
         gate,
@@ -52,6 +56,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         limits: Limits::of_host(processors(), memory()),
         bus: bus.clone(),
         registered: Registered::default(),
+        making_volume: tokio::sync::Mutex::default(),
         making: Turns::default(),
         subnet: std::sync::OnceLock::new(),
         publication: tokio::sync::Mutex::default(),
@@ -60,6 +65,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     reconcile(&service).await?;
     registered::restore(&service, fdstore::kept());
     show_everything(&service).await?;
+    tokio::spawn(space::watch(service.clone()));
     // Last, so that nobody ever meets half of the objects.
     bus.request_name_with_flags(names::SERVICE, fdo::RequestNameFlags::DO_NOT_QUEUE).await?;
     tracing::info!("serving {}", names::SERVICE);
@@ -103,6 +109,9 @@ async fn show_everything(service: &Arc<Service>) -> Result<(), Error> {
     }
     for kernel in kernels::all(service)? {
         service.show_kernel(kernel.id()).await?;
+    }
+    for volume in service.store.volumes()? {
+        service.show_volume(volume.id).await?;
     }
     for vm in service.store.vms()? {
         service.show_vm(vm.id).await?;

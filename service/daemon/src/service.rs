@@ -1,8 +1,9 @@
 //! What every operation works with, and the objects that show it on the bus.
 
 use crate::{
-    api::{ImageObject, KernelObject, ManagerObject, VmObject},
+    api::{ImageObject, KernelObject, ManagerObject, VmObject, VolumeObject},
     config::Config,
+    disk::{Backends, Disk},
     error::Error,
     gate::{Caller, Gate},
     jobs::{Jobs, log_failure},
@@ -16,7 +17,7 @@ use crate::{
 use banger_dbus::names;
 use banger_host::Host;
 use banger_image::Puller;
-use banger_model::{ImageId, KernelId, Limits, Subnet, VmId};
+use banger_model::{Bytes, ImageId, KernelId, Limits, Subnet, VmId, VolumeId};
 use std::{path::PathBuf, sync::Arc};
 use zbus::{Connection, object_server::SignalEmitter};
 
@@ -38,12 +39,16 @@ pub struct Service {
     pub puller: Puller,
     /// Kernels, and the initramfs of each.
     pub kernels: Kernels,
+    /// What disks are made of here.
+    pub backends: Backends,
     /// How large a VM may be here.
     pub limits: Limits,
     /// The system bus.
     pub bus: Connection,
     /// Files that stay their users'.
     pub registered: Registered,
+    /// Held while the filesystem of a volume is made, or a volume is deleted.
+    pub making_volume: tokio::sync::Mutex<()>,
     /// Whose turn it is to make the image of a manifest.
     pub making: Turns,
     /// The VMs' network.
@@ -78,9 +83,9 @@ impl Service {
         self.vms().join(id.to_string())
     }
 
-    /// A VM's disk.
-    pub fn disk(&self, id: VmId) -> PathBuf {
-        self.vm_folder(id).join("disk.img")
+    /// A VM's root disk.
+    pub fn disk(&self, vm: &VmRow) -> Disk {
+        Disk::of(&self.vm_folder(vm.id), vm)
     }
 
     /// A VM's console log.
@@ -179,6 +184,29 @@ impl Service {
     /// Takes a kernel off the bus.
     pub async fn hide_kernel(&self, id: KernelId) {
         log_failure(self.bus.object_server().remove::<KernelObject, _>(names::path_of(id)).await);
+    }
+
+    /// Puts a volume on the bus.
+    ///
+    /// # Errors
+    /// When the bus refuses.
+    pub async fn show_volume(self: &Arc<Self>, id: VolumeId) -> Result<(), Error> {
+        let path = names::path_of(id);
+        self.bus.object_server().at(&path, VolumeObject::new(self.clone(), id)).await?;
+        self.manager(async |to| ManagerObject::volume_added(to, path).await).await;
+        Ok(())
+    }
+
+    /// Takes a volume off the bus.
+    pub async fn hide_volume(&self, id: VolumeId) {
+        let path = names::path_of(id);
+        log_failure(self.bus.object_server().remove::<VolumeObject, _>(&path).await);
+        self.manager(async |to| ManagerObject::volume_removed(to, path).await).await;
+    }
+
+    /// Tells that the host's disk is almost full, or no longer.
+    pub async fn space_changed(&self, low: bool, free: Bytes) {
+        self.manager(async |to| ManagerObject::space_changed(to, low, free.0).await).await;
     }
 
     /// Puts a VM on the bus.

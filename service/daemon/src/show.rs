@@ -6,10 +6,10 @@ use crate::{
     ids,
     jobs::Job,
     service::Service,
-    store::{ImageRow, VmRow},
+    store::{ImageRow, Mounted, VmRow, VolumeRow},
 };
 use banger_agent::ExitStatus;
-use banger_dbus::{ImageInfo, JobInfo, Port, VmInfo};
+use banger_dbus::{ImageInfo, JobInfo, Port, VmInfo, VolumeInfo};
 use banger_model::{NetworkRules, PublishedPort, VmState};
 use std::net::SocketAddr;
 
@@ -59,7 +59,9 @@ pub fn vm(service: &Service, vm: &VmRow, images: &[ImageRow]) -> VmInfo {
         cpus: vm.spec.size.cpus.0,
         memory: vm.spec.size.memory,
         disk: vm.spec.size.disk,
-        disk_used: disk::used(&service.disk(vm.id)),
+        disk_used: disk::used(&service.disk(vm).path),
+        disk_backend: vm.spec.disk_backend.to_string(),
+        volumes: volumes(service, vm),
         addresses: addresses(service, vm),
         network: vm.spec.network.mode.to_string(),
         nat: vm.spec.network.nat,
@@ -118,6 +120,32 @@ pub async fn listening(service: &Service, vm: &VmRow) -> Option<Vec<String>> {
     let figures = service.machines.of(vm.id).live()?.figures().await?;
     let shown = figures.listeners.iter().map(|it| SocketAddr::new(it.address, it.port).to_string());
     Some(shown.collect())
+}
+
+/// A VM's volumes, as they are asked for: `name:path` or `name:path:ro`.
+fn volumes(service: &Service, vm: &VmRow) -> Vec<String> {
+    let told = |mounted: &Mounted| {
+        let name = service
+            .volume(mounted.volume)
+            .map_or_else(|_| mounted.volume.to_string(), |v| v.name.to_string());
+        let suffix = if mounted.read_only { ":ro" } else { "" };
+        format!("{name}:{}{suffix}", mounted.path)
+    };
+    vm.spec.volumes.iter().map(told).collect()
+}
+
+/// A volume.
+pub fn volume(service: &Service, volume: &VolumeRow, vms: &[VmRow]) -> VolumeInfo {
+    let users = vms.iter().filter(|vm| vm.spec.volumes.iter().any(|mounted| mounted.volume == volume.id));
+    VolumeInfo {
+        id: volume.id,
+        name: volume.name.to_string(),
+        owner_uid: volume.owner,
+        size: volume.size,
+        used: disk::used(&service.volume_file(volume.id)),
+        created: volume.created.max(0) as u64,
+        used_by: users.map(|vm| vm.name.to_string()).collect(),
+    }
 }
 
 /// A job.

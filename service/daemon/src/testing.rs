@@ -2,7 +2,8 @@
 //! other end of its bus.
 
 use crate::{
-    config::{AccelChoice, Config, Timeouts},
+    config::{AccelChoice, BackendChoice, Config, Timeouts},
+    disk::Backends,
     gate::Gate,
     ids,
     jobs::{Job, Jobs, NewJob},
@@ -16,8 +17,8 @@ use banger_dbus::Dict;
 use banger_host::FakeHost;
 use banger_image::{Puller, RunConfig};
 use banger_model::{
-    Bytes, Cpus, ImageId, ImageSource, JobKind, KernelId, Limits, MachineSize, Restart, Slot, Uid, VmId,
-    VmState,
+    Bytes, Cpus, DiskBackend, ImageId, ImageSource, JobKind, KernelId, Limits, MachineSize, Restart, Slot,
+    Uid, VmId, VmState,
 };
 use banger_polkit::ScriptedAuthority;
 use std::{path::Path, sync::Arc};
@@ -88,7 +89,7 @@ async fn service(folder: &Path, bus: Connection, host: Arc<FakeHost>, accel: Acc
         timeouts: Timeouts { boot: 1, ..Timeouts::default() },
         ..Config::default()
     };
-    for folder in ["images", "kernels", "vms"] {
+    for folder in ["images", "kernels", "vms", "volumes"] {
         std::fs::create_dir_all(config.state.join(folder)).unwrap();
     }
     std::fs::write(&config.guest, b"\x7fELF, as far as an initramfs cares").unwrap();
@@ -101,9 +102,11 @@ async fn service(folder: &Path, bus: Connection, host: Arc<FakeHost>, accel: Acc
         host,
         puller: Puller::new(config.state.join("blobs"), config.limits.0).unwrap(),
         kernels: Kernels::default(),
+        backends: Backends::new(Some("pretended".into()), Some("pretended".into()), BackendChoice::Auto),
         limits: Limits::of_host(4, Bytes::gib(4)),
         bus,
         registered: crate::registered::Registered::default(),
+        making_volume: tokio::sync::Mutex::default(),
         making: Turns::default(),
         subnet: std::sync::OnceLock::new(),
         publication: tokio::sync::Mutex::default(),
@@ -172,6 +175,8 @@ impl Bench {
             restart: Restart::No,
             idle_stop: 0,
             network: banger_model::NetworkRules::default(),
+            disk_backend: DiskBackend::Copy,
+            volumes: Vec::new(),
         }
     }
 
@@ -201,7 +206,7 @@ impl Bench {
         service.store.add_vm(&vm).unwrap();
         service.store.set_vm_has_disk(id).unwrap();
         std::fs::create_dir_all(service.vm_folder(id)).unwrap();
-        std::fs::File::create(service.disk(id)).unwrap().set_len(SIZE.0).unwrap();
+        std::fs::File::create(service.vm_folder(id).join("disk.img")).unwrap().set_len(SIZE.0).unwrap();
         id
     }
 

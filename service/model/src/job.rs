@@ -44,6 +44,8 @@ pub enum JobKind {
     RestartVm,
     /// A VM goes.
     DeleteVm,
+    /// A volume goes.
+    DeleteVolume,
 }
 
 /// Where a job is.
@@ -123,6 +125,7 @@ impl JobKind {
             JobKind::KillVm => "kill-vm",
             JobKind::RestartVm => "restart-vm",
             JobKind::DeleteVm => "delete-vm",
+            JobKind::DeleteVolume => "delete-volume",
         }
     }
 }

@@ -30,8 +30,10 @@ macro_rules! plan {
 plan! {
     /// A step of starting a VM. Undoing what was never done is no error.
     StartStep {
-        /// A loop device over the VM's disk.
+        /// The VM's root disk: a snapshot of its image, or a loop device over a file of its own.
         AttachDisk: "attach-disk", undo "detach-disk";
+        /// A loop device over each of the VM's volumes.
+        AttachVolumes: "attach-volumes", undo "detach-volumes";
         /// The VM's TAP, in the bridge.
         MakeTap: "make-tap", undo "remove-tap";
         /// What the VM's packets may: whom it reaches, and its published ports.
@@ -191,7 +193,8 @@ mod tests {
 
     #[test]
     fn a_start_is_undone_from_its_end() {
-        let undo = [StartStep::StartVmm, StartStep::MakeTap, StartStep::AttachDisk].map(StartStep::undo);
+        let undo = [StartStep::StartVmm, StartStep::MakeTap, StartStep::AttachVolumes, StartStep::AttachDisk]
+            .map(StartStep::undo);
         let steps = Plan::Rollback.steps().into_iter().map(Some).filter(|step| undo.contains(step));
         assert_eq!(steps.collect::<Vec<_>>(), undo);
         assert!(Plan::Stop.steps().ends_with(&Plan::Rollback.steps()));

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a failure here is the test's")]
 
 mod catalogue;
+mod disks;
 mod errors;
 mod faults;
 mod images;

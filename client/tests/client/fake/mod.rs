@@ -326,6 +326,8 @@ impl Fake {
             memory: Bytes::mib(512),
             disk: Bytes::gib(1),
             disk_used: Bytes::mib(3),
+            disk_backend: "copy".into(),
+            volumes: Vec::new(),
             addresses: vec!["172.30.0.2".into()],
             network: "private".into(),
             nat: false,

@@ -9,6 +9,7 @@ use crate::{
     },
     service::Service,
     store::{ImageRow, VmSpec},
+    volumes::{self, Asked},
 };
 use banger_dbus::{Dict, Error, Options, Port};
 use banger_model::{Bytes, Cpus, MachineSize, NetworkMode, NetworkRules, PublishedPort, Restart, VmName};
@@ -47,6 +48,8 @@ pub struct CreateOptions {
     network: Option<String>,
     nat: bool,
     ports: Vec<Port>,
+    volumes: Vec<Asked>,
+    work: bool,
 }
 
 impl CreateOptions {
@@ -79,6 +82,8 @@ impl CreateOptions {
             network: options.take("network")?,
             nat: options.take_or_default("nat")?,
             ports: options.take_or_default("ports")?,
+            volumes: asked(options.take_or_default("volumes")?),
+            work: options.take_or_default("work")?,
         };
         options.finish()?;
         let image = image.ok_or_else(|| Error::InvalidArgs("the option \"image\" is missing".into()))?;
@@ -106,6 +111,20 @@ impl CreateOptions {
         Ok(rules)
     }
 
+    /// The volumes that are asked for, and the work disk if it is.
+    fn all_volumes(&self, name: Option<&VmName>) -> Result<Vec<Asked>, Error> {
+        let mut all = self.volumes.clone();
+        if self.work {
+            let name = name.ok_or_else(|| {
+                Error::InvalidSpec("a work disk is called after its VM: give the VM a name".into())
+            })?;
+            // A volume's name is as long as a VM's at most.
+            let stem: String = name.as_str().chars().take(58).collect();
+            all.push(Asked { name: format!("{stem}-work"), path: volumes::WORK.into(), read_only: false });
+        }
+        Ok(all)
+    }
+
     /// Everything that can be known before somebody is asked: that the image and the kernel are there, the
     /// sizes are possible, and the name is free.
     ///
@@ -130,6 +149,7 @@ impl CreateOptions {
             }
             Some(_) => return Err(Error::InvalidSpec("main is neither \"image\" nor \"none\"".into())),
         };
+        let (volumes, fresh) = volumes::resolve(service, caller.uid, &self.all_volumes(name.as_ref())?)?;
         let spec = VmSpec {
             size,
             remove: self.remove,
@@ -143,12 +163,19 @@ impl CreateOptions {
             restart: self.restart,
             idle_stop: self.idle_stop,
             network: self.network()?,
+            disk_backend: service.backends.choose(service.is_registered(&image))?,
+            volumes,
         };
         change::check(&spec)?;
-        let request = Create { name, image, kernel, spec, start: self.start, owner: caller.uid };
+        let (start, owner) = (self.start, caller.uid);
+        let request = Create { name, image, kernel, spec, volumes: fresh, start, owner };
         // What the guest would refuse is refused here.
         create::settings(&request.image.config, &request.spec, request.name.as_ref(), None)?;
         create::check_name(service, &request)?;
         Ok(request)
     }
+}
+
+fn asked(volumes: Vec<(String, String, bool)>) -> Vec<Asked> {
+    volumes.into_iter().map(|(name, path, read_only)| Asked { name, path, read_only }).collect()
 }

@@ -18,6 +18,8 @@ use crate::{
     },
     service::Service,
     show,
+    store::VolumeRow,
+    volumes,
 };
 use banger_dbus::{Dict, Error, Options, names};
 use banger_image::{Login, Platform};
@@ -295,7 +297,8 @@ impl ManagerObject {
     }
 
     /// How much of the disk banger takes, in bytes: `images`, `images-unused` (of these, what no VM is made of),
-    /// `blobs` (cached layers), `kernels`, `vms`, `other` and `total` t; `images-count` and `vms-count` u. A file
+    /// `blobs` (cached layers), `kernels`, `vms`, `volumes`, `other` and `total` t; `images-count`, `vms-count` and
+    /// `volumes-count` u. A file
     /// that several images share counts once; `total` is what `du -s` says of the state folder.
     #[zbus(out_args("usage"))]
     async fn disk_usage(&self, options: Dict) -> Result<Dict, Error> {
@@ -402,7 +405,9 @@ impl ManagerObject {
     /// instead of the image's, and the VM ends when it does; `environment` as of `NAME=value`, `user` s and
     /// `working-directory` s for it; `autostart` b, it starts with the host; `restart` s, whether it starts again when
     /// it ended by itself: `no` (the default), `on-failure` or `always`, and then it also ends with the image's own
-    /// command; `idle-stop` u, seconds without use after which it is stopped (default: 0, never).
+    /// command; `idle-stop` u, seconds without use after which it is stopped (default: 0, never);
+    /// `volumes` a(ssb), each a volume's name, an absolute path in the guest and whether the guest only reads it: one that
+    /// the caller does not have yet is made; `work` b, a volume called `<VM>-work` at `/root`.
     /// Returns the VM and the job, whose result has `vm` o. Needs `org.banger.manager.vm-run`.
     #[zbus(name = "CreateVM", out_args("vm", "job"))]
     async fn create_vm(
@@ -429,6 +434,9 @@ impl ManagerObject {
         let request = asked.resolve(&self.service, request.name, &caller)?;
 
         let vm = create::reserve(&self.service, &request)?;
+        for volume in &request.volumes {
+            self.service.show_volume(volume.id).await?;
+        }
         let (id, subject) = (vm.id, vm.name.to_string());
         let shown = self.service.show_vm(id).await;
         let service = self.service.clone();
@@ -478,6 +486,58 @@ impl ManagerObject {
             .collect())
     }
 
+    /// Makes a volume called `name`, for the caller: a disk that VMs can have at a path. It takes no room until it is first
+    /// used, and then has what the VM's image has at that path.
+    ///
+    /// Options: `size` t, bytes (default: as configured). Needs `org.banger.manager.vm-run`.
+    #[zbus(out_args("volume"))]
+    async fn create_volume(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        name: &str,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        let mut options = Options::new(options);
+        let size: Option<Bytes> = options.take("size")?;
+        options.finish()?;
+        let size = size.unwrap_or(self.service.config.disks.volume_size);
+        let caller = self.caller(&header).await?;
+        let volume = volumes::new(name.parse()?, caller.uid, size)?;
+        self.may(&caller, Operation::RunVm, "vm", &format!("volume {name}")).await?;
+        self.service.store.add_volume(&volume).map_err(error::Error::from)?;
+        self.service.show_volume(volume.id).await?;
+        Ok(names::path_of(volume.id))
+    }
+
+    /// The caller's volume of this name, id or unique prefix of an id.
+    #[zbus(out_args("volume"))]
+    async fn get_volume(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        name: &str,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        no_options(options)?;
+        let caller = self.caller(&header).await?;
+        Ok(names::path_of(self.service.find_volume(&caller, name)?.id))
+    }
+
+    /// The caller's volumes (for root, everybody's), with what their `Describe` tells.
+    #[zbus(out_args("volumes"))]
+    async fn list_volumes(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: Dict,
+    ) -> Result<Vec<(OwnedObjectPath, Dict)>, Error> {
+        no_options(options)?;
+        let caller = self.caller(&header).await?;
+        let vms = self.service.store.vms().map_err(error::Error::from)?;
+        let volumes = self.service.store.volumes().map_err(error::Error::from)?.into_iter();
+        let seen = volumes.filter(|volume| caller.sees(volume.owner));
+        let described = |volume: &VolumeRow| show::volume(&self.service, volume, &vms).into_dict();
+        Ok(seen.map(|volume| (names::path_of(volume.id), described(&volume))).collect())
+    }
+
     /// The caller's jobs (for root, everybody's), also those that ended within ten minutes.
     #[zbus(out_args("jobs"))]
     async fn list_jobs(
@@ -523,6 +583,19 @@ impl ManagerObject {
     /// An image is gone.
     #[zbus(signal)]
     pub async fn image_removed(emitter: &SignalEmitter<'_>, image: OwnedObjectPath) -> zbus::Result<()>;
+
+    /// The disk that holds images and VMs is almost full (`low`), and VMs that run are paused; or it has room again, and
+    /// they go on. `free` is in bytes.
+    #[zbus(signal)]
+    pub async fn space_changed(emitter: &SignalEmitter<'_>, low: bool, free: u64) -> zbus::Result<()>;
+
+    /// There is a new volume.
+    #[zbus(signal)]
+    pub async fn volume_added(emitter: &SignalEmitter<'_>, volume: OwnedObjectPath) -> zbus::Result<()>;
+
+    /// A volume is gone.
+    #[zbus(signal)]
+    pub async fn volume_removed(emitter: &SignalEmitter<'_>, volume: OwnedObjectPath) -> zbus::Result<()>;
 
     /// There is a new VM.
     #[zbus(signal, name = "VMAdded")]

@@ -11,6 +11,7 @@ mod kernel;
 mod kernel_options;
 mod manager;
 mod vm;
+mod volume;
 
 pub use exec::ExecObject;
 pub use image::ImageObject;
@@ -18,6 +19,7 @@ pub use job::JobObject;
 pub use kernel::KernelObject;
 pub use manager::ManagerObject;
 pub use vm::VmObject;
+pub use volume::VolumeObject;
 
 use banger_dbus::{Dict, Error, Options};
 

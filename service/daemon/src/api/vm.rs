@@ -351,8 +351,8 @@ impl VmObject {
         Ok(network::unpublish(&self.service, self.id, port).await?)
     }
 
-    /// Everything known of it: id, name, state, image, image-id and kernel s; owner-uid and cpus u; memory,
-    /// disk, disk-used and created t; addresses as; network s, nat b, ports a(sqqs); remove b; and where they apply accel, vmm and error s,
+    /// Everything known of it: id, name, state, image, image-id, kernel and disk-backend s; owner-uid and cpus u; memory,
+    /// disk, disk-used and created t; addresses and volumes as; network s, nat b, ports a(sqqs); remove b; and where they apply accel, vmm and error s,
     /// pid u, started t, uptime t (seconds), exit-code i or exit-signal i (how its main process ended last); autostart b,
     /// restart s, idle-stop u; boot a(su), the phases of its last boot with the milliseconds since the guest's kernel
     /// started; and while it runs listening as, what its guest listens on.

@@ -1,7 +1,6 @@
 //! Changing what a VM is: its size, its name, when it starts and stops by itself.
 
 use crate::{
-    disk,
     error::Error,
     service::Service,
     store::{VmRow, VmSpec},
@@ -105,8 +104,8 @@ pub async fn change(service: &Arc<Service>, id: VmId, change: &Change) -> Result
 /// # Errors
 /// When the file cannot be changed.
 pub async fn fit_disk(service: &Service, vm: &VmRow) -> Result<(), Error> {
-    let (path, size) = (service.disk(vm.id), vm.spec.size.disk);
-    tokio::task::spawn_blocking(move || disk::grow(&path, size)).await?
+    let disk = service.disk(vm);
+    tokio::task::spawn_blocking(move || disk.grow()).await?
 }
 
 #[cfg(test)]
@@ -171,7 +170,7 @@ mod tests {
     async fn a_disk_grows_and_never_shrinks() {
         let bench = bench().await;
         let id = bench.add_vm("a", VmState::Stopped);
-        let length = || std::fs::metadata(bench.service.disk(id)).unwrap().len();
+        let length = || std::fs::metadata(bench.service.vm_folder(id).join("disk.img")).unwrap().len();
         let mut vm = bench.service.vm(id).unwrap();
         for (size, expected) in [(SIZE.0 * 3, SIZE.0 * 3), (SIZE.0, SIZE.0 * 3)] {
             vm.spec.size.disk = Bytes(size);

@@ -2,22 +2,17 @@
 
 use super::publish::{self, Claim};
 use crate::{
+    disk::Disk,
     error::Error,
     ids,
     jobs::Job,
     service::Service,
     store::{ImageRow, VmRow},
-    transfer::copy_sparse,
 };
 use banger_dbus::{Dict, DictWriter, names};
 use banger_image::{Filesystem, ImageError, ROOTFS, Unsupported};
-use banger_model::{Bytes, ImageName, ImageSource, Phase, Uid, VmId};
-use std::{
-    fs::{File, OpenOptions},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-    sync::Arc,
-};
+use banger_model::{Bytes, DiskBackend, ImageName, ImageSource, Phase, Uid, VmId};
+use std::{fs::File, path::Path, sync::Arc};
 
 /// A disk to commit.
 #[derive(Debug, Clone)]
@@ -48,9 +43,10 @@ pub async fn commit(service: Arc<Service>, request: Commit, job: Arc<Job>) -> Re
     let image = service.image(vm.image)?;
     job.phase(Phase::Copying);
     let id = publish::make(&service, &claim, &job, async |id, staging| {
-        let (disk, to, working) = (service.disk(vm.id), staging.join(ROOTFS), job.clone());
+        let (disk, to, working) = (service.disk(&vm), staging.join(ROOTFS), job.clone());
         let vm = vm.clone();
-        let copied = tokio::task::spawn_blocking(move || copy(&vm, &disk, &to, &working));
+        let (of, below) = (service.clone(), image.clone());
+        let copied = tokio::task::spawn_blocking(move || copy(&of, &vm, &below, &disk, &to, &working));
         let (size, content) = copied.await??;
         Ok(ImageRow {
             id,
@@ -74,22 +70,30 @@ pub async fn commit(service: Arc<Service>, request: Commit, job: Arc<Job>) -> Re
 }
 
 /// The size of the image, and what of it is in use.
-fn copy(vm: &VmRow, disk: &Path, to: &Path, job: &Job) -> Result<(Bytes, Bytes), Error> {
-    let from = File::open(disk).map_err(|e| Error::disk(disk, e))?;
-    let found = Filesystem::inspect(&from).map_err(|error| match error {
-        ImageError::Unsupported(Unsupported::Filesystem(why)) => {
-            let why = why.trim_end_matches(": run e2fsck first").to_owned();
-            Error::DirtyDisk { name: vm.name.to_string(), why }
-        }
-        other => other.into(),
-    })?;
-    let failed = |e| Error::disk(to, e);
-    let length = from.metadata().map_err(failed)?.len();
-    job.total(length);
-    let mut options = OpenOptions::new();
-    let copy = options.write(true).create_new(true).mode(0o600).open(to).map_err(failed)?;
-    copy_sparse(&from, &copy, length, &job.cancel, |n| job.advance(n)).map_err(failed)?;
-    copy.set_len(length).map_err(failed)?;
-    copy.sync_all().map_err(failed)?;
+fn copy(
+    service: &Service,
+    vm: &VmRow,
+    image: &ImageRow,
+    disk: &Disk,
+    to: &Path,
+    job: &Job,
+) -> Result<(Bytes, Bytes), Error> {
+    let inspect = |file: &File| {
+        Filesystem::inspect(file).map_err(|error| match error {
+            ImageError::Unsupported(Unsupported::Filesystem(why)) => {
+                let why = why.trim_end_matches(": run e2fsck first").to_owned();
+                Error::DirtyDisk { name: vm.name.to_string(), why }
+            }
+            other => other.into(),
+        })
+    };
+    // Where the disk is a file, what cannot be taken is found before it is copied.
+    if disk.backend != DiskBackend::DeviceMapper {
+        inspect(&File::open(&disk.path).map_err(|e| Error::disk(&disk.path, e))?)?;
+    }
+    let copy = disk.copy_out(service, image, to, job)?;
+    let found = inspect(&copy)?;
+    copy.sync_all().map_err(|e| Error::disk(to, e))?;
+    let length = copy.metadata().map_err(|e| Error::disk(to, e))?.len();
     Ok((Bytes(length), found.used))
 }

@@ -10,7 +10,8 @@ use crate::{
     ids,
     jobs::Job,
     service::Service,
-    store::{ImageRow, StoreError, VmRow, VmSpec},
+    store::{ImageRow, StoreError, VmRow, VmSpec, VolumeRow},
+    volumes,
 };
 use banger_agent::ExecRequest;
 use banger_dbus::{Dict, DictWriter, names};
@@ -30,6 +31,8 @@ pub struct Create {
     pub kernel: String,
     /// What it is to be.
     pub spec: VmSpec,
+    /// The volumes that it is to have and that are not there yet.
+    pub volumes: Vec<VolumeRow>,
     /// Whether it starts at once.
     pub start: bool,
     /// For whom.
@@ -52,6 +55,7 @@ pub fn settings(
         addresses: addresses(slot, subnet),
         dns: Vec::new(),
     });
+    settings.mounts = volumes::mounts(&spec.volumes);
     settings.main = main_process(image, spec);
     settings.ends_with_main = settings.main.is_some() && (spec.ends_with_main || spec.restart != Restart::No);
     if !spec.command.is_empty() {
@@ -113,6 +117,9 @@ pub fn check_name(service: &Service, create: &Create) -> Result<(), Error> {
 /// # Errors
 /// [`StoreError::Taken`] when the name is.
 pub fn reserve(service: &Service, create: &Create) -> Result<VmRow, Error> {
+    for volume in &create.volumes {
+        service.store.add_volume(volume)?;
+    }
     let id = VmId::from_bits(ids::random()?);
     loop {
         let slot = service.store.free_slot()?.ok_or(Error::NoSlot)?;
@@ -185,16 +192,13 @@ async fn make(service: &Arc<Service>, vm: &VmRow, start: bool, job: &Arc<Job>) -
     job.total(image.size.0);
     let folder = service.vm_folder(vm.id);
     tokio::fs::create_dir_all(&folder).await.map_err(|e| Error::disk(&folder, e))?;
-    let (from, to, size, working) =
-        (service.open_rootfs(&image)?, service.disk(vm.id), vm.spec.size.disk, job.clone());
-    let path = to.clone();
-    tokio::task::spawn_blocking(move || {
-        disk::make(&from, &path, size, &working.cancel, |n| working.advance(n))
-    })
-    .await??;
+    let (from, to, working) = (service.open_rootfs(&image)?, service.disk(vm), job.clone());
+    let path = to.path.clone();
+    tokio::task::spawn_blocking(move || to.make(&from, &working)).await??;
+    volumes::prepare(service, vm, &image, &job.cancel).await?;
     // The disk becomes durable while the guest boots. Only then is the VM written down as whole: one that the
     // service left half-made, because it or its host died, is removed by reconcile.
-    let durable = tokio::task::spawn_blocking(move || disk::sync(&to));
+    let durable = tokio::task::spawn_blocking(move || disk::sync(&path));
     let started = match start {
         true => lifecycle::start(service, vm.id, job).await,
         false => Ok(()),
@@ -227,6 +231,8 @@ mod tests {
             restart: Restart::No,
             idle_stop: 0,
             network: banger_model::NetworkRules::default(),
+            disk_backend: banger_model::DiskBackend::Copy,
+            volumes: Vec::new(),
         };
         let told = |spec: &VmSpec| Settings::from_json(&settings(&image, spec, None, None).unwrap()).unwrap();
         let own = told(&spec(true, &["serve", "-v"]));

@@ -1,10 +1,12 @@
 //! The steps of a start: the one place that says what carries each out, and what undoes it.
 
 use super::{create, network, start::first_answer};
-use crate::{error::Error, fault, jobs::Job, kernels::Boot, machines::Live, service::Service, store::VmRow};
+use crate::{
+    error::Error, fault, jobs::Job, kernels::Boot, machines::Live, service::Service, store::VmRow, volumes,
+};
 use banger_host::{StartVm, VmmKind};
 use banger_model::{Accel, DiskNumber, Phase, Plan, StartStep, VmId};
-use std::{fs::OpenOptions, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// What the steps of one attempt to start a VM work with, and what they come to.
@@ -36,12 +38,8 @@ async fn act(
     attempt: &mut Attempt<'_>,
 ) -> Result<(), Error> {
     match step {
-        StartStep::AttachDisk => {
-            let path = service.disk(vm.id);
-            let disk = OpenOptions::new().read(true).write(true).open(&path);
-            let disk = disk.map_err(|error| Error::disk(&path, error))?;
-            Ok(service.host.attach_loop(vm.id, vm.slot, DiskNumber::ROOT, true, disk.into()).await?)
-        }
+        StartStep::AttachDisk => service.disk(vm).attach(service, vm).await,
+        StartStep::AttachVolumes => volumes::attach(service, vm).await,
         StartStep::MakeTap => Ok(service.host.make_tap(vm.id, vm.slot, service.subnet()).await?),
         StartStep::OpenNetwork => network::open(service, vm.id).await,
         StartStep::StartVmm => {
@@ -77,6 +75,7 @@ async fn act(
 async fn undo(service: &Service, vm: VmId, step: StartStep) -> Result<(), Error> {
     match step {
         StartStep::AttachDisk => Ok(service.host.detach_disk(vm, DiskNumber::ROOT).await?),
+        StartStep::AttachVolumes => volumes::detach(service, &service.vm(vm)?).await,
         StartStep::MakeTap => Ok(service.host.remove_tap(vm).await?),
         StartStep::OpenNetwork => Ok(service.host.close_network(vm).await?),
         StartStep::StartVmm => Ok(service.host.stop_vm(vm).await?),

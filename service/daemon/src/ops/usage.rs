@@ -65,8 +65,9 @@ pub fn usage(service: &Service) -> Result<Dict, Error> {
     let (needed, unused) = (of_images(true)?, of_images(false)?);
     let mut of = |name: &str| counter.tree(&state.join(name)).map_err(failed);
     let (blobs, kernels, machines) = (of("blobs")?, of("kernels")?, of("vms")?);
+    let volumes = of("volumes")?;
     let all = Counter::default().tree(state).map_err(failed)?;
-    let other = all.saturating_sub(needed + unused + blobs + kernels + machines);
+    let other = all.saturating_sub(needed + unused + blobs + kernels + machines + volumes);
     Ok(DictWriter::new()
         .with("images", Bytes(needed + unused))
         .with("images-count", images.len() as u32)
@@ -75,6 +76,8 @@ pub fn usage(service: &Service) -> Result<Dict, Error> {
         .with("kernels", Bytes(kernels))
         .with("vms", Bytes(machines))
         .with("vms-count", vms.len() as u32)
+        .with("volumes", Bytes(volumes))
+        .with("volumes-count", service.store.volumes()?.len() as u32)
         .with("other", Bytes(other))
         .with("total", Bytes(all))
         .done())

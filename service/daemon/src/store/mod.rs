@@ -9,11 +9,13 @@ mod kernels;
 mod registered;
 mod schema;
 mod vms;
+mod volumes;
 
 pub use images::ImageRow;
 pub use kernels::KernelRow;
 pub use registered::FileIdentity;
-pub use vms::{VmRow, VmSpec};
+pub use vms::{Mounted, VmRow, VmSpec};
+pub use volumes::VolumeRow;
 
 use ballast::Ballast;
 use rusqlite::{Connection, OptionalExtension, types::FromSqlError};

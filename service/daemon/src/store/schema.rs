@@ -74,6 +74,17 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE vms ADD COLUMN exit TEXT NOT NULL DEFAULT 'null';
     ALTER TABLE vms ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0;
 ",
+    "
+    CREATE TABLE volumes (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL,
+        owner INTEGER NOT NULL,
+        size INTEGER NOT NULL,
+        made INTEGER NOT NULL,
+        created INTEGER NOT NULL,
+        UNIQUE (owner, name)
+    ) STRICT;
+",
 ];
 
 /// Brings the database to the current version, each step in a transaction of its own.

@@ -3,8 +3,8 @@
 use super::{Store, StoreError, deleted, inserted, json, parsed, to_json};
 use banger_agent::ExitStatus;
 use banger_model::{
-    Accel, ImageId, MachineSize, ModelError, NetworkRules, Restart, Slot, StartStep, Uid, VmId, VmName,
-    VmState,
+    Accel, DiskBackend, ImageId, MachineSize, ModelError, NetworkRules, Restart, Slot, StartStep, Uid, VmId,
+    VmName, VmState, VolumeId,
 };
 use rusqlite::{OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,23 @@ pub struct VmSpec {
     /// What its packets may.
     #[serde(default)]
     pub network: NetworkRules,
+    /// How its disk is made of its image.
+    #[serde(default)]
+    pub disk_backend: DiskBackend,
+    /// The volumes that it has.
+    #[serde(default)]
+    pub volumes: Vec<Mounted>,
+}
+
+/// A volume of a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mounted {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// Where in the guest.
+    pub path: String,
+    /// Whether the guest only reads it.
+    pub read_only: bool,
 }
 
 /// A VM.

@@ -27,6 +27,7 @@ use std::{
     str::FromStr,
 };
 use tokio_util::sync::CancellationToken;
+pub(crate) use tree::filesystem;
 
 /// What an import says its input is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
