@@ -76,6 +76,8 @@ pub enum Command {
     /// Jobs, which is all that takes long: list, watch, cancel.
     #[command(subcommand)]
     Job(JobCommand),
+    /// Look at what this host can do for VMs, and say what to do about it. Exits with 1 when something does not work.
+    Doctor(FormatArgs),
     /// The host as a whole: disk usage.
     #[command(subcommand)]
     System(SystemCommand),

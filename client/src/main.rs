@@ -68,6 +68,7 @@ async fn run(cli: Cli, verbose: bool) -> Result<u8, Error> {
         Command::Events(args) => commands::events::events(&mut connect().await?, args).await?,
         Command::Volume(command) => commands::volume::volume(&mut connect().await?, command).await?,
         Command::Job(command) => commands::job::job(&mut connect().await?, command).await?,
+        Command::Doctor(format) => return commands::doctor::doctor(&mut connect().await?, format).await,
         Command::System(command) => commands::system::system(&mut connect().await?, command).await?,
         Command::Version => commands::version::version(cli.quiet, verbose).await?,
         Command::Completion { shell } => {

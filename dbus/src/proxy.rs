@@ -45,6 +45,9 @@ pub trait Manager {
     /// How much of the disk is taken, by kind.
     fn disk_usage(&self, options: &Dict) -> Result<Dict>;
 
+    /// What this host can do for VMs: id, severity, subject, remedy, and details of each thing that was looked at.
+    fn check(&self, options: &Dict) -> Result<Vec<(String, String, String, String, Dict)>>;
+
     /// Pulls a kernel that the catalogue names; returns the job. Options: `name` s, its name here.
     #[zbus(allow_interactive_auth)]
     fn pull_kernel(&self, name: &str, options: &Dict) -> Result<OwnedObjectPath>;

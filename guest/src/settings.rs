@@ -64,6 +64,9 @@ pub struct Network {
     /// Name servers. With none, the image's `/etc/resolv.conf` stays as it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dns: Vec<IpAddr>,
+    /// Domains that complete short names, where there are name servers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub search: Vec<String>,
 }
 
 /// An address of the guest's.
@@ -198,6 +201,8 @@ impl Settings {
                 rule(same, "gateway", "of another family than the address")?;
             }
             rule(network.dns.len() <= 8, "dns", "more than 8 servers")?;
+            rule(network.search.len() <= 6, "search", "more than 6 domains")?;
+            rule(network.search.iter().all(|domain| is_domain(domain)), "search", "not a domain")?;
         }
         rule(self.mounts.len() <= 16, "mounts", "more than 16")?;
         for (number, mount) in self.mounts.iter().enumerate() {
@@ -257,6 +262,13 @@ fn is_host_name(name: &str) -> bool {
 
 fn is_below(path: &str, folder: &str) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// A domain as people configure them: underscores are no rarity there.
+fn is_domain(name: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+    let label = |l: &str| (1..=63).contains(&l.len()) && l.bytes().all(inner);
+    name.len() <= 253 && name.split('.').all(label)
 }
 
 fn is_plain_path(path: &str, below: &str) -> bool {
@@ -320,6 +332,7 @@ mod tests {
                     Address { address: "fd00::10".parse().unwrap(), prefix: 64, gateway: None },
                 ],
                 dns: vec!["172.30.0.5".parse().unwrap()],
+                search: vec!["lan".into(), "_x.example.org".into()],
             }),
             mounts: vec![Mount { device: "/dev/vdb".into(), path: "/srv/data".into(), read_only: true }],
             hosts: vec![HostEntry {
@@ -351,7 +364,7 @@ mod tests {
     #[test]
     fn what_breaks_a_rule_is_refused_on_both_sides() {
         type Break = fn(&mut Settings);
-        let broken: [(&str, Break); 20] = [
+        let broken: [(&str, Break); 21] = [
             ("mounts", |s| s.mounts[0].path = "/a/../b".into()),
             ("mounts", |s| s.mounts[0].path = "/".into()),
             ("mounts", |s| s.mounts[0].path = "data".into()),
@@ -368,6 +381,7 @@ mod tests {
             ("gateway", |s| {
                 s.network.as_mut().unwrap().addresses[0].gateway = Some("::1".parse().unwrap());
             }),
+            ("search", |s| s.network.as_mut().unwrap().search = vec!["a\nnameserver 6.6.6.6".into()]),
             ("dns", |s| s.network.as_mut().unwrap().dns = vec!["::1".parse().unwrap(); 9]),
             ("hosts", |s| s.hosts[0].names.clear()),
             ("main", |s| s.main.as_mut().unwrap().argv.clear()),

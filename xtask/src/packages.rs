@@ -47,6 +47,7 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Images, "ca-certificates", "/etc/ssl/certs/ca-certificates.crt"),
     package(Purpose::Images, "mmdebstrap", "/usr/bin/mmdebstrap"),
     package(Purpose::Images, "skopeo", "/usr/bin/skopeo"),
+    package(Purpose::Test, "bind9-dnsutils", "/usr/bin/dig"),
     package(Purpose::Test, "busybox-static", "/bin/busybox"),
     package(Purpose::Test, "cpio", "/usr/bin/cpio"),
     package(Purpose::Test, "openssl", "/usr/bin/openssl"),

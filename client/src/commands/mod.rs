@@ -2,6 +2,7 @@
 
 pub mod catalogue;
 pub mod change;
+pub mod doctor;
 pub mod events;
 pub mod exec;
 pub mod image;

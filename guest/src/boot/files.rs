@@ -24,7 +24,12 @@ pub fn write(settings: &Settings, root: &Path, report: &mut Report) {
     if servers.is_empty() {
         return;
     }
-    let lines: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    let mut lines: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    let search: Vec<&str> =
+        settings.network.iter().flat_map(|network| &network.search).map(String::as_str).collect();
+    if !search.is_empty() {
+        let _ = writeln!(lines, "search {}", search.join(" "));
+    }
     bind(root, "resolv.conf", &lines, report);
 }
 

@@ -33,7 +33,10 @@ fn name_servers(settings: &Settings, root: &Path) -> io::Result<()> {
     }
     let folder = root.join("run/systemd/resolved.conf.d");
     fs::create_dir_all(&folder)?;
-    fs::write(folder.join("banger.conf"), format!("[Resolve]\nDNS={}\n", servers.join(" ")))
+    let search: Vec<&str> =
+        settings.network.iter().flat_map(|network| &network.search).map(String::as_str).collect();
+    let domains = if search.is_empty() { String::new() } else { format!("Domains={}\n", search.join(" ")) };
+    fs::write(folder.join("banger.conf"), format!("[Resolve]\nDNS={}\n{domains}", servers.join(" ")))
 }
 
 /// Keeps a unit from being started (systemctl(1), `mask --runtime`).
@@ -60,7 +63,8 @@ mod tests {
         let address = "172.30.0.2".parse().unwrap();
         let dns = vec!["172.30.0.1".parse().unwrap(), "::1".parse().unwrap()];
         let addresses = vec![Address { address, prefix: 19, gateway: None }];
-        let network = Network { mac: Mac([2; 6]), addresses, dns };
+        let network =
+            Network { mac: Mac([2; 6]), addresses, dns, search: vec!["lan".into(), "example.org".into()] };
         Settings { network: Some(network), ..Settings::new("a") }
     }
 
@@ -80,7 +84,7 @@ mod tests {
         program(root, "lib/systemd/systemd-udevd");
         prepare(&settings(), root, &mut Report::default());
         let text = fs::read_to_string(root.join("run/systemd/resolved.conf.d/banger.conf")).unwrap();
-        assert_eq!(text, "[Resolve]\nDNS=172.30.0.1 ::1\n");
+        assert_eq!(text, "[Resolve]\nDNS=172.30.0.1 ::1\nDomains=lan example.org\n");
         assert!(!masked.is_symlink());
         fs::remove_file(root.join("lib/systemd/systemd-udevd")).unwrap();
         prepare(&settings(), root, &mut Report::default());

@@ -46,6 +46,18 @@ pub struct Config {
     pub disks: DisksConfig,
     /// Bounds on images.
     pub limits: ImageLimits,
+    /// Names of VMs.
+    pub dns: Dns,
+}
+
+/// How names of VMs are served.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Dns {
+    /// Whether they are.
+    pub enabled: bool,
+    /// At which port of the bridge's addresses.
+    pub port: u16,
 }
 
 /// VMs' disks, and the room for them.
@@ -186,7 +198,14 @@ impl Default for Config {
             network: Network::default(),
             disks: DisksConfig::default(),
             limits: ImageLimits::default(),
+            dns: Dns::default(),
         }
+    }
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self { enabled: true, port: 53 }
     }
 }
 

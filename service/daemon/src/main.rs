@@ -5,6 +5,7 @@
 
 mod api;
 mod catalogue;
+mod check;
 mod config;
 mod console;
 mod disk;
@@ -22,6 +23,7 @@ mod machines;
 #[cfg(test)]
 mod matrix;
 mod monitor;
+mod names;
 mod ops;
 mod privileges;
 mod reconcile;

@@ -9,6 +9,7 @@ use crate::{
     jobs::Jobs,
     kernels::{self, Kernels},
     machines::Machines,
+    names::{self, Names},
     ops::restart,
     reconcile::reconcile,
     registered::{self, Registered},
@@ -17,7 +18,7 @@ use crate::{
     store::Store,
     turns::Turns,
 };
-use banger_dbus::names;
+use banger_dbus::names as bus_names;
 use banger_host::{Host, HostClient};
 use banger_image::{Puller, RegistriesFolder};
 use banger_model::{Bytes, Limits};
@@ -59,16 +60,19 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         making_volume: tokio::sync::Mutex::default(),
         making: Turns::default(),
         subnet: std::sync::OnceLock::new(),
+        names: Names::default(),
         publication: tokio::sync::Mutex::default(),
         config,
     });
     reconcile(&service).await?;
     registered::restore(&service, fdstore::kept());
+    names::fill(&service)?;
+    tokio::spawn(names::keep(service.clone()));
     show_everything(&service).await?;
     tokio::spawn(space::watch(service.clone()));
     // Last, so that nobody ever meets half of the objects.
-    bus.request_name_with_flags(names::SERVICE, fdo::RequestNameFlags::DO_NOT_QUEUE).await?;
-    tracing::info!("serving {}", names::SERVICE);
+    bus.request_name_with_flags(bus_names::SERVICE, fdo::RequestNameFlags::DO_NOT_QUEUE).await?;
+    tracing::info!("serving {}", bus_names::SERVICE);
     notifier.ready("serving");
     restart::with_the_service(&service).await?;
 
@@ -102,8 +106,8 @@ fn puller(config: &Config) -> Result<Puller, Error> {
 
 async fn show_everything(service: &Arc<Service>) -> Result<(), Error> {
     let server = service.bus.object_server();
-    server.at(names::ROOT_PATH, fdo::ObjectManager).await?;
-    server.at(names::MANAGER_PATH, ManagerObject::new(service.clone())).await?;
+    server.at(bus_names::ROOT_PATH, fdo::ObjectManager).await?;
+    server.at(bus_names::MANAGER_PATH, ManagerObject::new(service.clone())).await?;
     for image in service.store.images()? {
         service.show_image(image.id).await?;
     }

@@ -10,6 +10,7 @@ use crate::{
     kernels::Kernels,
     lookup,
     machines::Machines,
+    names::Names,
     registered::Registered,
     store::{ImageRow, Store, VmRow},
     turns::Turns,
@@ -53,6 +54,8 @@ pub struct Service {
     pub making: Turns,
     /// The VMs' network.
     pub subnet: std::sync::OnceLock<Subnet>,
+    /// VMs by name.
+    pub names: Names,
     /// Held across "check the name, rename, insert" alone.
     pub publication: tokio::sync::Mutex<()>,
 }
@@ -222,6 +225,7 @@ impl Service {
 
     /// Takes a VM off the bus.
     pub async fn hide_vm(&self, id: VmId) {
+        self.names.forget(id);
         let path = names::path_of(id);
         log_failure(self.bus.object_server().remove::<VmObject, _>(&path).await);
         self.manager(async |to| ManagerObject::vm_removed(to, path).await).await;
@@ -229,14 +233,25 @@ impl Service {
 
     /// Tells that a VM's name is another.
     pub async fn vm_renamed(&self, id: VmId) {
+        self.tell_name(id);
         match self.bus.object_server().interface::<_, VmObject>(names::path_of(id)).await {
             Ok(object) => log_failure(object.get().await.name_changed(object.signal_emitter()).await),
             Err(error) => log_failure::<()>(Err(error)),
         }
     }
 
+    /// Has a VM's name lead to where the VM is.
+    fn tell_name(&self, id: VmId) {
+        match self.store.vm(id) {
+            Ok(Some(vm)) => self.names.tell(&vm, &self.subnet()),
+            Ok(None) => self.names.forget(id),
+            Err(error) => tracing::warn!(vm = %id, %error, "its name may lead elsewhere"),
+        }
+    }
+
     /// Tells that a VM's state, or what follows from it, is another.
     pub async fn vm_changed(&self, id: VmId) {
+        self.tell_name(id);
         self.machines.of(id).changed();
         match self.bus.object_server().interface::<_, VmObject>(names::path_of(id)).await {
             Ok(object) => log_failure(object.get().await.state_changed(object.signal_emitter()).await),

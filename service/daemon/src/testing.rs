@@ -109,6 +109,7 @@ async fn service(folder: &Path, bus: Connection, host: Arc<FakeHost>, accel: Acc
         making_volume: tokio::sync::Mutex::default(),
         making: Turns::default(),
         subnet: std::sync::OnceLock::new(),
+        names: crate::names::Names::default(),
         publication: tokio::sync::Mutex::default(),
         config,
     })

@@ -1,8 +1,7 @@
 //! What there is to answer with.
 
 use crate::reverse::parse;
-use banger_model::range::{Network, bits_of, cut};
-use banger_model::{VmName, reverse};
+use banger_model::{IpNetwork, VmName, reverse};
 use hickory_proto::rr::rdata::{A, AAAA, NS, PTR, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use std::collections::{BTreeMap, HashMap};
@@ -27,7 +26,7 @@ const EXPIRE: i32 = 3_600_000;
 /// below `web.vm`.
 #[derive(Debug)]
 pub struct Zone {
-    networks: Vec<Network>,
+    networks: Vec<IpNetwork>,
     hosts: Vec<IpAddr>,
     names: HashMap<String, Vec<IpAddr>>,
     pointers: BTreeMap<IpAddr, Name>,
@@ -65,7 +64,7 @@ pub struct Node<'z> {
 impl Zone {
     /// A zone without VMs. `networks` are those that the VMs' addresses come from, `hosts` this host's own addresses in
     /// them, where it is served.
-    pub fn new(networks: Vec<Network>, hosts: Vec<IpAddr>) -> Self {
+    pub fn new(networks: Vec<IpNetwork>, hosts: Vec<IpAddr>) -> Self {
         let pointers = hosts.iter().map(|host| (*host, apex())).collect();
         Self { networks, hosts, names: HashMap::new(), pointers, serial: 1 }
     }
@@ -94,6 +93,11 @@ impl Zone {
                 self.pointers.remove(&address);
             }
         }
+    }
+
+    /// The addresses that a VM's name leads to; none when there is no such name.
+    pub fn addresses(&self, name: &VmName) -> Option<&[IpAddr]> {
+        self.names.get(name.as_str()).map(Vec::as_slice)
     }
 
     /// Whether whoever is at this address may ask: this host and its VMs.
@@ -132,21 +136,23 @@ impl Zone {
 
     fn find_reverse(&self, name: &Name) -> Found<'_> {
         let Some(asked) = parse(name) else { return Found::Elsewhere };
-        let inside = |network: &&Network| {
+        let inside = |network: &&IpNetwork| {
             network.contains(asked.address) && asked.bits >= reverse::apex_bits(**network)
         };
         let Some(network) = self.networks.iter().find(inside) else { return Found::Elsewhere };
         let bits = reverse::apex_bits(*network);
         let Ok(zone) = Name::from_ascii(reverse::name(asked.address, bits)) else { return Found::Elsewhere };
         let is_apex = asked.whole && asked.bits == bits;
-        let pointer = match asked.bits == bits_of(asked.address) {
+        let pointer = match asked.bits == if asked.address.is_ipv4() { 32 } else { 128 } {
             true => self.pointers.get(&asked.address),
             false => None,
         };
         // A name that has none itself is there when there are some below it (RFC 8020).
         let below = || {
             let next = self.pointers.range(asked.address..).next();
-            next.is_some_and(|(address, _)| cut(*address, asked.bits) == asked.address)
+            next.is_some_and(|(address, _)| {
+                IpNetwork::around(asked.address, asked.bits).is_ok_and(|above| above.contains(*address))
+            })
         };
         match asked.whole && (is_apex || pointer.is_some() || below()) {
             true => Found::Node { zone, node: Node { is_apex, addresses: &[], pointer } },

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a failure here is the test's")]
 
 use banger_dns::{Server, SharedZone, Sockets, Zone};
-use banger_model::range::Network;
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use std::io::{Read, Write};
@@ -20,7 +19,7 @@ struct Running {
 }
 
 fn start() -> Running {
-    let mut zone = Zone::new(vec![Network::new(Ipv4Addr::new(172, 30, 0, 0).into(), 18)], Vec::new());
+    let mut zone = Zone::new(vec!["172.30.0.0/18".parse().unwrap()], Vec::new());
     zone.set(&"web".parse().unwrap(), vec![Ipv4Addr::new(172, 30, 0, 6).into()]);
     zone.set(&"many".parse().unwrap(), (0..200).map(|n| IpAddr::from([172, 30, 1, n])).collect());
     let zone = Arc::new(RwLock::new(zone));

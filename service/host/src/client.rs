@@ -174,14 +174,14 @@ impl Host for HostClient {
         self.call(Request::StopVm { vm }, Vec::new(), done)
     }
 
-    fn bind_dns(&self, port: u16) -> Answer<'_, Vec<OwnedFd>> {
-        self.call(Request::BindDns { port }, Vec::new(), |reply, received| {
+    fn bind_dns(&self, subnet: Subnet, port: u16) -> Answer<'_, Vec<OwnedFd>> {
+        self.call(Request::BindDns { subnet, port }, Vec::new(), |reply, received| {
             (reply == Reply::Done && received.len() % 2 == 0).then_some(received)
         })
     }
 
-    fn route_dns(&self, port: u16, owner: OwnedFd) -> Answer<'_, ()> {
-        self.call(Request::RouteDns { port }, vec![owner], done)
+    fn route_dns(&self, subnet: Subnet, port: u16, owner: OwnedFd) -> Answer<'_, ()> {
+        self.call(Request::RouteDns { subnet, port }, vec![owner], done)
     }
 
     fn show_dns(&self) -> Answer<'_, (NameRouting, String)> {

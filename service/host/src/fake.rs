@@ -85,9 +85,11 @@ impl FakeHost {
     }
 
     /// Ends the helper and starts it again: devices that no process has are gone, and so is what it knew of
-    /// processes that have ended.
+    /// processes that have ended, and of whoever wanted names routed.
     pub fn restart(&self) {
-        self.lock().vms.retain(|_, vm| vm.pid.is_some() && vm.exit.is_none());
+        let mut state = self.lock();
+        state.names = None;
+        state.vms.retain(|_, vm| vm.pid.is_some() && vm.exit.is_none());
     }
 
     /// Every verb that was called, failed ones too, in order.
@@ -300,11 +302,11 @@ impl Host for FakeHost {
         })
     }
 
-    fn bind_dns(&self, _: u16) -> Answer<'_, Vec<OwnedFd>> {
+    fn bind_dns(&self, _: Subnet, _: u16) -> Answer<'_, Vec<OwnedFd>> {
         self.call(Verb::BindDns, None, |_| Ok(Vec::new()))
     }
 
-    fn route_dns(&self, _: u16, owner: OwnedFd) -> Answer<'_, ()> {
+    fn route_dns(&self, _: Subnet, _: u16, owner: OwnedFd) -> Answer<'_, ()> {
         self.call(Verb::RouteDns, None, |state| {
             state.names = Some(owner);
             Ok(())

@@ -68,12 +68,12 @@ pub trait Host: Send + Sync {
 
     /// Binds the sockets that VMs' names are served on: for each of the host's own addresses in the VMs' networks one for
     /// datagrams, then a listening one. They are the caller's.
-    fn bind_dns(&self, port: u16) -> Answer<'_, Vec<OwnedFd>>;
+    fn bind_dns(&self, subnet: Subnet, port: u16) -> Answer<'_, Vec<OwnedFd>>;
 
     /// Has the host's resolver look VMs' names up at those sockets, for as long as the other end of `owner`, the reading end
     /// of a pipe, is open. Later calls replace earlier ones. The resolver is told in the background;
     /// [`Host::show_dns`] says how that went. The pipe breaks when the helper ends: then it has to be asked again.
-    fn route_dns(&self, port: u16, owner: OwnedFd) -> Answer<'_, ()>;
+    fn route_dns(&self, subnet: Subnet, port: u16, owner: OwnedFd) -> Answer<'_, ()>;
 
     /// How the host's resolver has taken it, and why in words.
     fn show_dns(&self) -> Answer<'_, (NameRouting, String)>;

@@ -109,12 +109,16 @@ pub enum Request {
     /// Binds the sockets that VMs' names are served on. Replies with two descriptors for each of the host's own
     /// addresses in the VMs' networks: for datagrams, and for connections.
     BindDns {
-        /// The port; the addresses are the helper's to know.
+        /// The VMs' network, of which the host's own addresses follow.
+        subnet: Subnet,
+        /// The port.
         port: u16,
     },
     /// Tells the host's resolver where VMs' names are served, now and whenever it has to be told again. One descriptor: the
     /// reading end of a pipe, whose closed other end takes it back.
     RouteDns {
+        /// The VMs' network.
+        subnet: Subnet,
         /// The port.
         port: u16,
     },
@@ -415,8 +419,8 @@ mod tests {
                 vmm: VmmKind::Qemu
             }),
             vm.clone().prop_map(|vm| Request::StopVm { vm }),
-            any::<u16>().prop_map(|port| Request::BindDns { port }),
-            any::<u16>().prop_map(|port| Request::RouteDns { port }),
+            any::<u16>().prop_map(|port| Request::BindDns { subnet: Subnet::default(), port }),
+            any::<u16>().prop_map(|port| Request::RouteDns { subnet: Subnet::default(), port }),
             Just(Request::ShowDns {}),
             vm.clone().prop_map(|vm| Request::VmUsage { vm }),
             proptest::option::of(vm).prop_map(|after| Request::ListVms { after }),

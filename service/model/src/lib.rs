@@ -14,7 +14,6 @@ mod job;
 mod name;
 mod network;
 mod plan;
-pub mod range;
 mod restart;
 pub mod reverse;
 mod slot;

@@ -32,7 +32,8 @@ const POLICIES: [&str; 3] = [
     "/usr/share/dbus-1/system.d/org.banger.Manager.conf",
 ];
 
-/// What every system bus allows, as in the distributions' `system.conf`: talk to the bus itself, signals, replies.
+/// What every system bus allows, as in the distributions' `system.conf`: talk to the bus itself, signals, replies; and to
+/// a resolver, which a test may be.
 pub const DEFAULT_POLICY: &str = r#"
   <policy context="default">
     <allow user="*"/>
@@ -53,6 +54,10 @@ pub const DEFAULT_POLICY: &str = r#"
   </policy>
   <policy user="root">
     <allow send_destination="org.freedesktop.DBus" send_interface="org.freedesktop.DBus.Monitoring"/>
+    <allow own="org.freedesktop.resolve1"/>
+  </policy>
+  <policy context="default">
+    <allow send_destination="org.freedesktop.resolve1"/>
   </policy>
 "#;
 

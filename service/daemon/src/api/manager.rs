@@ -3,7 +3,7 @@
 use super::{create_options::CreateOptions, credentials::Given, import_options, kernel_options, no_options};
 use crate::{
     catalogue::{self, Sources},
-    error,
+    check, error,
     gate::Caller,
     jobs::{Job, NewJob},
     kernels::{self, Kernel},
@@ -306,6 +306,17 @@ impl ManagerObject {
         let service = self.service.clone();
         let counted = tokio::task::spawn_blocking(move || usage::usage(&service)).await;
         Ok(counted.map_err(error::Error::from)??)
+    }
+
+    /// What this host can do for VMs, looked at now: a row for each thing, in the order in which they build on each other.
+    ///
+    /// A row has an id, which stays the same; a severity: `ok`, `note`, `warning`, `error` or, for what could not be looked
+    /// at, `unknown`; what it is about; what to do, empty when there is nothing to do; and details: `found` s, what it is,
+    /// as a sentence.
+    #[zbus(out_args("checks"))]
+    async fn check(&self, options: Dict) -> Result<Vec<check::Row>, Error> {
+        no_options(options)?;
+        Ok(check::all(&self.service).await)
     }
 
     /// Pulls a kernel that the catalogue names: a distribution's package or a bundle.

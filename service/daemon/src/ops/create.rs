@@ -9,16 +9,17 @@ use crate::{
     error::Error,
     ids,
     jobs::Job,
+    names,
     service::Service,
     store::{ImageRow, StoreError, VmRow, VmSpec, VolumeRow},
     volumes,
 };
 use banger_agent::ExecRequest;
-use banger_dbus::{Dict, DictWriter, names};
+use banger_dbus::{Dict, DictWriter, names::path_of};
 use banger_guest::{Address, Init, Mac, Network, Process, Settings};
 use banger_image::RunConfig;
 use banger_model::{Phase, Plan, Restart, Slot, Subnet, Uid, VmId, VmName, VmState};
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 /// A VM to make.
 #[derive(Debug, Clone)]
@@ -39,6 +40,29 @@ pub struct Create {
     pub owner: Uid,
 }
 
+/// Where a guest is on the network.
+pub struct Place {
+    /// Its slot.
+    pub slot: Slot,
+    /// The VMs' network.
+    pub subnet: Subnet,
+    /// Its name servers.
+    pub dns: Vec<IpAddr>,
+    /// Domains that complete short names there.
+    pub search: Vec<String>,
+}
+
+/// Where a VM's guest is from its next start on. Without name servers of this host it is a network all the same.
+pub fn place(service: &Service, vm: &VmRow) -> Place {
+    let subnet = service.subnet();
+    let host = names::upstreams().unwrap_or_else(|error| {
+        tracing::warn!(%error, "this host's name servers cannot be read");
+        names::Upstreams::default()
+    });
+    let (dns, search) = names::for_guest(&vm.spec.network, &subnet, &service.config.dns, host);
+    Place { slot: vm.slot, subnet, dns, search }
+}
+
 /// What the guest is told: who it is, its network, and the command that it starts by itself.
 ///
 /// # Errors
@@ -47,13 +71,14 @@ pub fn settings(
     image: &RunConfig,
     spec: &VmSpec,
     name: Option<&VmName>,
-    network: Option<(Slot, Subnet)>,
+    network: Option<Place>,
 ) -> Result<Vec<u8>, Error> {
     let mut settings = Settings::new(name.map_or("vm", VmName::as_str));
-    settings.network = network.map(|(slot, subnet)| Network {
+    settings.network = network.map(|Place { slot, subnet, dns, search }| Network {
         mac: Mac(slot.mac()),
         addresses: addresses(slot, subnet),
-        dns: Vec::new(),
+        dns,
+        search,
     });
     settings.mounts = volumes::mounts(&spec.volumes);
     settings.main = main_process(image, spec);
@@ -183,7 +208,7 @@ pub async fn create(service: Arc<Service>, vm: VmRow, start: bool, job: Arc<Job>
         }
         return Err(error);
     }
-    Ok(DictWriter::new().with("vm", names::path_of(vm.id)).done())
+    Ok(DictWriter::new().with("vm", path_of(vm.id)).done())
 }
 
 async fn make(service: &Arc<Service>, vm: &VmRow, start: bool, job: &Arc<Job>) -> Result<(), Error> {

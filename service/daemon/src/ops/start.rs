@@ -69,18 +69,25 @@ fn may_be_kvms(error: &Error) -> bool {
     }
 }
 
+/// Whether KVM runs guests on this boot of the host; none before it has been tried.
+///
+/// # Errors
+/// When the database fails.
+pub fn kvm_works(service: &Service) -> Result<Option<bool>, Error> {
+    let remembered = service.store.fact(KVM)?;
+    let verdict = remembered.as_deref().and_then(|fact| fact.split_once(' '));
+    Ok(verdict.filter(|(_, at)| *at == boot_id()).map(|(verdict, _)| verdict == "works"))
+}
+
 /// What to try, in order; `true` for a trial, after whose failure comes the next. Whether there is a /dev/kvm is for the
 /// helper to say: this service sees no devices.
 fn choices(service: &Service) -> Result<Vec<(Accel, bool)>, Error> {
     if let Some(accel) = service.config.accel.forced() {
         return Ok(vec![(accel, false)]);
     }
-    let remembered = service.store.fact(KVM)?;
-    let verdict = remembered.as_deref().and_then(|fact| fact.split_once(' '));
-    let verdict = verdict.filter(|(_, at)| *at == boot_id()).map(|(verdict, _)| verdict);
-    Ok(match verdict {
-        Some("works") => vec![(Accel::Kvm, false)],
-        Some(_) => vec![(Accel::Tcg, false)],
+    Ok(match kvm_works(service)? {
+        Some(true) => vec![(Accel::Kvm, false)],
+        Some(false) => vec![(Accel::Tcg, false)],
         None => vec![(Accel::Kvm, true), (Accel::Tcg, false)],
     })
 }

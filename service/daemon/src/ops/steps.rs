@@ -44,8 +44,8 @@ async fn act(
         StartStep::OpenNetwork => network::open(service, vm.id).await,
         StartStep::StartVmm => {
             let image = service.image(vm.image)?;
-            let settings =
-                create::settings(&image.config, &vm.spec, Some(&vm.name), Some((vm.slot, service.subnet())))?;
+            let place = create::place(service, vm);
+            let settings = create::settings(&image.config, &vm.spec, Some(&vm.name), Some(place))?;
             let (kernel, initrd) = attempt.boot.sealed(&settings)?;
             let start = StartVm {
                 vm: vm.id,

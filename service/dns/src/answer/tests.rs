@@ -1,5 +1,5 @@
 use super::*;
-use banger_model::range::Network;
+use banger_model::IpNetwork;
 use hickory_proto::rr::{Name, RData, Record};
 use proptest::prelude::*;
 use std::net::IpAddr;
@@ -9,8 +9,8 @@ const V6: &str = "fd12:3456:789a::6";
 
 fn zone() -> Zone {
     let address = |text: &str| text.parse::<IpAddr>().unwrap();
-    let networks =
-        vec![Network::new(address("172.30.0.0"), 18), Network::new(address("fd12:3456:789a::"), 64)];
+    let networks: Vec<IpNetwork> =
+        ["172.30.0.0/18", "fd12:3456:789a::/64"].map(|text| text.parse().unwrap()).into();
     let mut zone = Zone::new(networks, vec![address("172.30.0.1"), address("fd12:3456:789a::1")]);
     zone.set(&"web".parse().unwrap(), vec![address(V4), address(V6)]);
     zone.set(&"resting".parse().unwrap(), Vec::new());

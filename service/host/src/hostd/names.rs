@@ -2,16 +2,13 @@
 
 use crate::refused::{Result, refused, system};
 use banger_host::Refusal;
-use banger_model::{VmName, range::own, reverse};
+use banger_model::{Subnet, VmName, reverse};
 use banger_systemd::resolved::Route;
 use rustix::net::sockopt::{set_ip_freebind, set_ipv6_freebind, set_ipv6_v6only, set_socket_reuseaddr};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-
-/// The interface on which resolvers find the server.
-pub const BRIDGE: &str = "banger0";
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
@@ -20,10 +17,10 @@ const BACKLOG: i32 = 64;
 /// They stay bound while the bridge comes and goes.
 ///
 /// A host without IPv6 has those for IPv4 alone.
-pub fn sockets(port: u16) -> Result<Vec<OwnedFd>> {
+pub fn sockets(subnet: &Subnet, port: u16) -> Result<Vec<OwnedFd>> {
     let port = check_port(port)?;
     let mut sockets = Vec::new();
-    for address in own().hosts {
+    for address in hosts(subnet) {
         let address = SocketAddr::new(address, port);
         match both(address) {
             Ok(pair) => sockets.extend(pair),
@@ -43,13 +40,17 @@ pub fn sockets(port: u16) -> Result<Vec<OwnedFd>> {
 }
 
 /// What a resolver is told: the VMs' names are looked up here, and their addresses.
-pub fn route(port: u16) -> Result<Route> {
+pub fn route(subnet: &Subnet, port: u16) -> Result<Route> {
     let port = check_port(port)?;
-    let own = own();
-    let zones = own.networks.iter().flat_map(|network| reverse::zones(*network));
+    let zones = subnet.networks().into_iter().flat_map(reverse::zones);
     let domains = std::iter::once(VmName::DOMAIN.to_owned())
         .chain(zones.map(|zone| zone.trim_end_matches('.').to_owned()));
-    Ok(Route { servers: own.hosts, port, domains: domains.collect() })
+    Ok(Route { servers: hosts(subnet).into(), port, domains: domains.collect() })
+}
+
+/// The host's own addresses in the VMs' network.
+fn hosts(subnet: &Subnet) -> [IpAddr; 2] {
+    [subnet.host_v4().into(), subnet.host_v6().into()]
 }
 
 fn check_port(port: u16) -> Result<u16> {
@@ -94,12 +95,13 @@ mod tests {
 
     #[test]
     fn the_resolver_is_told_of_our_names_and_addresses_alone() {
-        let route = route(53).unwrap();
+        let subnet = Subnet::default();
+        let route = route(&subnet, 53).unwrap();
         assert_eq!(route.domains[0], VmName::DOMAIN);
         assert!(route.domains[1..].iter().all(|domain| domain.ends_with(".arpa")), "{route:?}");
         // systemd-resolved takes at most 256 domains of a link.
         assert!((2..=256).contains(&route.domains.len()), "{}", route.domains.len());
         assert!(!route.servers.is_empty());
-        assert_eq!(super::route(0).unwrap_err().kind, Refusal::Range);
+        assert_eq!(super::route(&subnet, 0).unwrap_err().kind, Refusal::Range);
     }
 }

@@ -58,9 +58,9 @@ pub trait System: Send + Sync {
     /// Takes that back.
     fn close_network(&self, vm: VmId) -> Result<()>;
     /// Binds the sockets that names are served on.
-    fn bind_dns(&self, port: u16) -> Result<Vec<OwnedFd>>;
+    fn bind_dns(&self, subnet: &Subnet, port: u16) -> Result<Vec<OwnedFd>>;
     /// Has the host's resolver told, until the other end of the pipe is closed.
-    fn route_dns(&self, port: u16, owner: OwnedFd) -> Result<()>;
+    fn route_dns(&self, subnet: &Subnet, port: u16, owner: OwnedFd) -> Result<()>;
     /// How the resolver has taken it.
     fn show_dns(&self) -> (NameRouting, String);
     /// Starts a VM, in a run folder of its own. If that fails, nothing of it is left.
@@ -161,12 +161,12 @@ impl System for Machine {
         self.network.close(vm)
     }
 
-    fn bind_dns(&self, port: u16) -> Result<Vec<OwnedFd>> {
-        names::sockets(port)
+    fn bind_dns(&self, subnet: &Subnet, port: u16) -> Result<Vec<OwnedFd>> {
+        names::sockets(subnet, port)
     }
 
-    fn route_dns(&self, port: u16, owner: OwnedFd) -> Result<()> {
-        self.resolver.route(names::route(port)?, owner);
+    fn route_dns(&self, subnet: &Subnet, port: u16, owner: OwnedFd) -> Result<()> {
+        self.resolver.route(names::route(subnet, port)?, owner);
         Ok(())
     }
 

@@ -104,11 +104,11 @@ impl<S: System> Verbs<S> {
                 self.start_vm(vm, exec, &descriptors[0], &descriptors[1])
             }
             Request::StopVm { vm } => done(self.stop_vm(vm)),
-            Request::BindDns { port } => match self.system.bind_dns(port) {
+            Request::BindDns { subnet, port } => match self.system.bind_dns(&subnet, port) {
                 Ok(sockets) => return (Reply::Done, sockets),
                 Err(failure) => Err(failure),
             },
-            Request::RouteDns { port } => done(self.route_dns(port, descriptors.pop())),
+            Request::RouteDns { subnet, port } => done(self.route_dns(&subnet, port, descriptors.pop())),
             Request::ShowDns {} => {
                 let (routing, message) = self.system.show_dns();
                 Ok(Reply::Dns { routing, message })
@@ -119,10 +119,10 @@ impl<S: System> Verbs<S> {
         (reply.unwrap_or_else(Reply::from), Vec::new())
     }
 
-    fn route_dns(&self, port: u16, owner: Option<OwnedFd>) -> Result<()> {
+    fn route_dns(&self, subnet: &Subnet, port: u16, owner: Option<OwnedFd>) -> Result<()> {
         let owner = owner.ok_or_else(|| refused(Refusal::Descriptor, "there is no pipe"))?;
         descriptor::pipe(&owner)?;
-        self.system.route_dns(port, owner)
+        self.system.route_dns(subnet, port, owner)
     }
 
     fn attach_loop(

@@ -15,7 +15,7 @@ mod rules;
 mod saved;
 mod watch;
 
-pub use bridge::Tap;
+pub use bridge::{NAME as BRIDGE, Tap};
 pub use watch::start as watch;
 
 use crate::devices::await_gone;

@@ -1,6 +1,6 @@
 //! What becomes of the bridge: the kernel tells of every change of an interface (rtnetlink(7)).
 
-use crate::names::BRIDGE;
+use crate::net::BRIDGE;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, bind, netdevice, socket_with};
 use std::io;

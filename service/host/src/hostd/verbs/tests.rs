@@ -88,12 +88,12 @@ impl System for Pretended {
         self.act("close").map_err(system("close"))
     }
 
-    fn bind_dns(&self, _: u16) -> Result<Vec<OwnedFd>> {
+    fn bind_dns(&self, _: &Subnet, _: u16) -> Result<Vec<OwnedFd>> {
         self.act("bind").map_err(system("bind"))?;
         Ok(vec![nothing(), nothing()])
     }
 
-    fn route_dns(&self, _: u16, _: OwnedFd) -> Result<()> {
+    fn route_dns(&self, _: &Subnet, _: u16, _: OwnedFd) -> Result<()> {
         self.act("route").map_err(system("route"))
     }
 
@@ -475,9 +475,10 @@ fn what_the_host_has_is_told() {
 #[test]
 fn names_are_served_by_the_caller_for_as_long_as_it_lives() {
     let bench = Bench::new();
-    let (reply, sockets) = bench.verbs.answer(Request::BindDns { port: 53 }, Vec::new(), me());
+    let (reply, sockets) =
+        bench.verbs.answer(Request::BindDns { subnet: Subnet::default(), port: 53 }, Vec::new(), me());
     assert_eq!((reply, sockets.len()), (Reply::Done, 2));
-    let route = || Request::RouteDns { port: 53 };
+    let route = || Request::RouteDns { subnet: Subnet::default(), port: 53 };
     assert_eq!(bench.ask(route(), vec![nothing()]), Err(Refusal::Descriptor), "that is no pipe");
     assert_eq!(bench.ask(route(), Vec::new()), Err(Refusal::Descriptor));
     let (reader, _writer) = io::pipe().unwrap();
