@@ -17,7 +17,7 @@ const DEVICES: [(&str, &str); 4] =
     [("/dev/kvm", "rw"), ("/dev/net/tun", "rw"), ("block-loop", "rw"), ("block-device-mapper", "rw")];
 
 /// How long systemd may take; a unit of the same name that is just going is waited for meanwhile.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The part of the interface that makes units.
