@@ -18,6 +18,36 @@ const EXT4_IOC_RESIZE_FS: libc::c_ulong = 0x4008_6610;
 /// `BLKGETSIZE64` (linux/fs.h): `_IOR(0x12, 114, size_t)`.
 const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
 
+/// `RNDADDENTROPY` (linux/random.h): `_IOW('R', 3, int[2])`.
+const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
+/// `RNDRESEEDCRNG` (linux/random.h): `_IO('R', 7)`.
+const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
+
+/// Adds random bytes to the kernel's pool, and counts them all as random. `pool` is `/dev/urandom`.
+pub fn add_entropy(pool: impl AsFd, seed: &[u8]) -> io::Result<()> {
+    /// `struct rand_pool_info`, with room for the most that is added here.
+    #[repr(C)]
+    struct PoolInfo {
+        bits: libc::c_int,
+        size: libc::c_int,
+        bytes: [u8; 256],
+    }
+    let mut info = PoolInfo { bits: 0, size: 0, bytes: [0; 256] };
+    let length = seed.len().min(info.bytes.len());
+    info.bytes[..length].copy_from_slice(&seed[..length]);
+    (info.bits, info.size) = (length as i32 * 8, length as i32);
+    // SAFETY: RNDADDENTROPY reads the two numbers and `size` bytes behind them, which `info` has; it lives for the call.
+    Errno::result(unsafe { libc::ioctl(pool.as_fd().as_raw_fd(), RNDADDENTROPY, &raw const info) })?;
+    Ok(())
+}
+
+/// Has the kernel's generator take a new seed from the pool now. `pool` is `/dev/urandom`.
+pub fn reseed(pool: impl AsFd) -> io::Result<()> {
+    // SAFETY: RNDRESEEDCRNG takes no argument.
+    Errno::result(unsafe { libc::ioctl(pool.as_fd().as_raw_fd(), RNDRESEEDCRNG) })?;
+    Ok(())
+}
+
 /// Forks; `None` is the child.
 pub fn fork() -> io::Result<Option<Pid>> {
     // SAFETY: banger-guest never starts a thread, so the child finds no lock that another thread held.
@@ -36,6 +66,12 @@ pub fn fork_sibling() -> io::Result<Option<Pid>> {
         0 => Ok(None),
         pid => Ok(Some(Pid::from_raw(pid as i32))),
     }
+}
+
+/// A descriptor that the kernel has just made for this process (accept4(2)).
+pub fn own(number: i32) -> OwnedFd {
+    // SAFETY: only called with what accept4(2) returned, which nobody else has.
+    unsafe { OwnedFd::from_raw_fd(number) }
 }
 
 /// Closes every descriptor from `first` on, for a process that goes on without any of them.

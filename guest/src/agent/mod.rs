@@ -5,11 +5,13 @@
 
 mod command;
 mod figures;
+mod identity;
 mod link;
 mod power;
 mod session;
 mod stream;
 mod transport;
+mod vsock;
 
 use crate::{boot::Report, ioctl, main_process::MainFile, spawn, uevent};
 use command::Command;
@@ -27,8 +29,9 @@ use std::{
     time::{Duration, Instant},
 };
 use transport::{Port, Transport};
+use vsock::Vsock;
 
-use banger_guest::wire::{ExitStatus, GuestInfo, Kind, MOST_PAYLOAD, StreamId};
+use banger_guest::wire::{ExitStatus, GuestInfo, Identity, Kind, MOST_PAYLOAD, StreamId};
 
 /// How long the host's port may take to appear.
 const PORT_PATIENCE: Duration = Duration::from_secs(30);
@@ -43,11 +46,15 @@ pub fn run() -> io::Result<()> {
     // Without the agent a guest is lost to its host: the kernel is to end it last.
     let _ = fs::write("/proc/self/oom_score_adj", "-900");
     let mut report = Report::load();
-    let port = uevent::wait(PORT_PATIENCE, || Port::find().ok())?;
-    let port =
-        port.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no port for the agent"))?;
+    // A VM has one of the two.
+    let way = uevent::wait(PORT_PATIENCE, || {
+        let port = Port::find().ok().map(|port| Box::new(port) as Box<dyn Transport>);
+        port.or_else(|| vsock::has_device().then(|| Vsock::listen().ok())?.map(|vsock| Box::new(vsock) as _))
+    })?;
+    let way = way.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no port for the agent"))?;
     report.phase("agent");
-    Agent::new(port, report.into_info(), Box::new(Guest), MainFile::of_guest())?.serve()
+    Agent::new(way, report.into_info(), Box::new(Guest), MainFile::of_guest(), identity::become_another)?
+        .serve()
 }
 
 /// Serves one host on the socket that is standard input, as an ordinary process: a shutdown ends the process. What is
@@ -56,7 +63,10 @@ pub fn run_on_stdin(main: Option<&str>) -> io::Result<()> {
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     socket.set_nonblocking(true)?;
     let main = MainFile::at(main.unwrap_or("/nonexistent"));
-    Agent::new(socket, Report::default().into_info(), Box::new(Process), main)?.serve()
+    Agent::new(socket, Report::default().into_info(), Box::new(Process), main, |_| {
+        vec!["this is no guest".into()]
+    })?
+    .serve()
 }
 
 struct Agent<T> {
@@ -82,7 +92,13 @@ enum Ready {
 }
 
 impl<T: Transport> Agent<T> {
-    fn new(transport: T, info: GuestInfo, power: Box<dyn Power>, main: MainFile) -> io::Result<Self> {
+    fn new(
+        transport: T,
+        info: GuestInfo,
+        power: Box<dyn Power>,
+        main: MainFile,
+        identify: fn(&Identity) -> Vec<String>,
+    ) -> io::Result<Self> {
         // SIGTERM is what an init sends to everybody at shutdown. The agent stays to the end.
         let blocked =
             [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE];
@@ -94,7 +110,7 @@ impl<T: Transport> Agent<T> {
         link.outbox.push(Kind::Lost, StreamId(0), &[]);
         Ok(Self {
             link,
-            session: Session::new(info, main),
+            session: Session::new(info, main, identify),
             signals: SignalFd::with_flags(&ioctl::signal_set(&[libc::SIGCHLD]), flags)?,
             power,
             scratch: Box::new([0; MOST_PAYLOAD]),

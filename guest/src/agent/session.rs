@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{ioctl, main_process::MainFile};
 use banger_guest::wire::{
-    Decoder, ExecFailure, ExecSpec, ExitStatus, Frame, GuestInfo, Hello, Kind, MOST_EXECS, MOST_PAYLOAD,
-    MOST_REQUEST, StreamId, VERSION, Welcome, pack, unpack,
+    Decoder, ExecFailure, ExecSpec, ExitStatus, Frame, GuestInfo, Hello, Identity, Kind, MOST_EXECS,
+    MOST_PAYLOAD, MOST_REQUEST, StreamId, VERSION, Welcome, pack, unpack,
 };
 use nix::unistd::{Pid, getppid};
 use serde::de::DeserializeOwned;
@@ -36,6 +36,8 @@ pub struct Session {
     /// Set once the guest is to shut down.
     pub halting: Option<Halting>,
     main: MainFile,
+    /// Makes the guest another one; what went wrong, as sentences.
+    identify: fn(&Identity) -> Vec<String>,
     /// How far the host is with the end of the main process.
     end: End,
 }
@@ -49,7 +51,7 @@ enum End {
 }
 
 impl Session {
-    pub fn new(info: GuestInfo, main: MainFile) -> Self {
+    pub fn new(info: GuestInfo, main: MainFile, identify: fn(&Identity) -> Vec<String>) -> Self {
         Self {
             info,
             decoder: Decoder::hunting(Kind::Hello),
@@ -59,6 +61,7 @@ impl Session {
             orphans: Vec::new(),
             request: None,
             newest: StreamId(0),
+            identify,
             halting: None,
             main,
             end: End::Unknown,
@@ -113,7 +116,9 @@ impl Session {
         match kind {
             Kind::Hello => return self.hello(&payload, outbox),
             _ if !self.greeted => return Err(Broken),
-            Kind::Ping | Kind::Shutdown | Kind::SignalMain | Kind::Measure if stream != StreamId(0) => {
+            Kind::Ping | Kind::Shutdown | Kind::SignalMain | Kind::Measure | Kind::Identify
+                if stream != StreamId(0) =>
+            {
                 return Err(Broken);
             }
             Kind::Ping => {
@@ -135,6 +140,15 @@ impl Session {
             }
             Kind::Measure => {
                 outbox.push(Kind::Figures, stream, &pack(&figures::measure()).unwrap_or_default());
+                return Ok(());
+            }
+            Kind::Identify => {
+                let identity: Identity = serde_json::from_slice(&payload).map_err(|_| Broken)?;
+                let warnings = match identity.is_sound() {
+                    true => (self.identify)(&identity),
+                    false => return Err(Broken),
+                };
+                outbox.push(Kind::Identified, stream, &pack(&warnings).map_err(|_| Broken)?);
                 return Ok(());
             }
             Kind::ExecPart | Kind::Exec => return self.request(kind, stream, payload, outbox),

@@ -67,6 +67,20 @@ impl Transport for Port {
     }
 }
 
+impl Transport for Box<dyn Transport> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (**self).read(buffer)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (**self).write(bytes)
+    }
+
+    fn reconnects(&self) -> bool {
+        (**self).reconnects()
+    }
+}
+
 impl Transport for UnixStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         Read::read(self, buffer)

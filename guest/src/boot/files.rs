@@ -33,6 +33,23 @@ pub fn write(settings: &Settings, root: &Path, report: &mut Report) {
     bind(root, "resolv.conf", &lines, report);
 }
 
+/// Writes them anew, for a guest that is another one now: the files that were bound at its boot, and no others.
+///
+/// # Errors
+/// The last that could not be written.
+pub fn rewrite(settings: &Settings) -> io::Result<()> {
+    let folder = Path::new("/run/banger");
+    let mut result = Ok(());
+    for (name, content) in [("hostname", format!("{}\n", settings.hostname)), ("hosts", hosts(settings))] {
+        let path = folder.join(name);
+        // What is bound over the image's file is this file, so it is not replaced.
+        if path.exists() {
+            result = fs::write(path, content).and(result);
+        }
+    }
+    result
+}
+
 /// The text of `/etc/hosts` (hosts(5)).
 fn hosts(settings: &Settings) -> String {
     let mut text = String::from("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n");

@@ -15,6 +15,8 @@ mod systemd;
 
 use crate::{SELF, SETTINGS, pid1, power, spawn::DESCRIPTORS};
 use banger_guest::Settings;
+pub use files::rewrite as rewrite_files;
+pub use network::change as change_network;
 use nix::{
     errno::Errno,
     mount::{MsFlags, mount},

@@ -1,5 +1,6 @@
 //! Links, addresses and routes, by rtnetlink(7): three messages, written out.
 
+use banger_guest::Mac;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
 };
@@ -79,6 +80,35 @@ impl Netlink {
         // struct ifinfomsg: family, padding, type; index; flags; which flags change.
         let message =
             self.message(libc::RTM_NEWLINK, 0).add(&[0; 4]).add(&index.to_ne_bytes()).add(&up).add(&up);
+        self.ask(message)
+    }
+
+    /// Takes a link down.
+    pub fn down(&mut self, index: u32) -> io::Result<()> {
+        let up = (libc::IFF_UP as u32).to_ne_bytes();
+        let message =
+            self.message(libc::RTM_NEWLINK, 0).add(&[0; 4]).add(&index.to_ne_bytes()).add(&[0; 4]).add(&up);
+        self.ask(message)
+    }
+
+    /// Gives a link another MAC address.
+    pub fn set_mac(&mut self, index: u32, mac: Mac) -> io::Result<()> {
+        let message = self
+            .message(libc::RTM_NEWLINK, 0)
+            .add(&[0; 4])
+            .add(&index.to_ne_bytes())
+            .add(&[0; 8])
+            .attribute(libc::IFLA_ADDRESS, &mac.0);
+        self.ask(message)
+    }
+
+    /// Takes an address from a link.
+    pub fn remove_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+        let message = self
+            .message(libc::RTM_DELADDR, 0)
+            .add(&[family(address), prefix, 0, libc::RT_SCOPE_UNIVERSE])
+            .add(&index.to_ne_bytes())
+            .attribute(libc::IFA_LOCAL, &octets(address));
         self.ask(message)
     }
 

@@ -44,6 +44,30 @@ fn try_set_up(network: &Network, report: &mut Report) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes the interface that was set up as `old` another one.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn change(old: Option<&Network>, new: &Network) -> io::Result<()> {
+    let missing = || io::Error::new(io::ErrorKind::NotFound, "there is no network interface");
+    let name = old.and_then(|old| find(old.mac)).or_else(|| find(new.mac)).ok_or_else(missing)?;
+    let index = index_of(&name)?;
+    let mut netlink = Netlink::open()?;
+    for Address { address, prefix, .. } in old.into_iter().flat_map(|old| &old.addresses) {
+        match netlink.remove_address(index, *address, *prefix) {
+            // Somebody in the guest took it away, or a kernel without IPv6 never gave it.
+            Err(error) if address.is_ipv4() && error.raw_os_error() != Some(libc::EADDRNOTAVAIL) => {
+                return Err(error);
+            }
+            _ => {}
+        }
+    }
+    // Down, so that routes go too.
+    netlink.down(index)?;
+    netlink.set_mac(index, new.mac)?;
+    try_set_up(new, &mut Report::default())
+}
+
 /// The interface with this MAC address.
 fn find(mac: Mac) -> Option<String> {
     let interfaces = fs::read_dir("/sys/class/net").ok()?.flatten();

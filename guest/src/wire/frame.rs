@@ -98,6 +98,10 @@ kinds! {
     Measure = 11,
     /// Guest, connection: [`super::Figures`].
     Figures = 12,
+    /// Host, connection: the guest goes on after a snapshot, [`super::Identity`] as JSON.
+    Identify = 13,
+    /// Guest, connection: what went wrong with that, `Vec<String>`; empty when nothing did.
+    Identified = 14,
     /// Host, command: a piece of a request that goes on in the next frame of this stream.
     ExecPart = 16,
     /// Host, command: the last piece of a request, [`super::ExecSpec`].

@@ -16,16 +16,21 @@
 //! **Main process.** Where PID 1 is banger-guest, the agent tells how the guest's main process ended, as soon as it has
 //! and again to each new host: [`Kind::MainEnded`].
 //!
+//! **Identity.** A guest whose memory came out of a snapshot is told who it is and what time it is, with
+//! [`Kind::Identify`], before anything else.
+//!
 //! **End.** A command ends with [`Kind::Exited`], the last frame of its stream. It is sent when the
 //! command's main process has ended and what its pipes held at that moment has been sent. A process that it
 //! leaves behind does not hold up the end; its later output goes nowhere.
 
 mod figures;
 mod frame;
+mod identity;
 mod message;
 
 pub use figures::{Figures, Listener, MOST_LISTENERS};
 pub use frame::{Decoder, Frame, HEADER, Kind, MAGIC, MOST_PAYLOAD, StreamId, WireError, encode};
+pub use identity::Identity;
 pub use message::{
     ExecFailure, ExecSpec, ExitStatus, GuestInfo, Hello, PhaseTime, Step, Welcome, WindowSize, pack, unpack,
 };
@@ -47,6 +52,9 @@ pub const MOST_EXECS: usize = 256;
 
 /// Longest request to run a command, in bytes; it travels in as many frames as it needs.
 pub const MOST_REQUEST: usize = 256 << 10;
+
+/// The port of the agent on the guest's vsock.
+pub const VSOCK_PORT: u32 = 1024;
 
 /// Name of the virtio-serial port.
 pub const PORT_NAME: &str = "org.banger.agent.0";

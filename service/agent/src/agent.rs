@@ -7,7 +7,8 @@ use crate::{
     handshake::{self, READ},
 };
 use banger_guest::wire::{
-    Decoder, ExecFailure, ExecSpec, ExitStatus, Figures, GuestInfo, MOST_REQUEST, encode, pack,
+    Decoder, ExecFailure, ExecSpec, ExitStatus, Figures, GuestInfo, Identity, MOST_PAYLOAD, MOST_REQUEST,
+    encode, pack,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -103,6 +104,20 @@ impl Agent {
             0 => Ok(()),
             _ => Err(AgentError::NoMain),
         }
+    }
+
+    /// Tells a guest whose memory came out of a snapshot who it is and what time it is. Returns what went wrong in the guest,
+    /// as sentences of its own.
+    ///
+    /// # Errors
+    /// [`AgentError::Invalid`] for what the guest would refuse, and what ended the connection.
+    pub async fn identify(&self, identity: &Identity) -> Result<Vec<String>, AgentError> {
+        let text = match identity.is_sound() {
+            true => serde_json::to_vec(identity).ok().filter(|text| text.len() <= MOST_PAYLOAD),
+            false => None,
+        };
+        let text = text.ok_or(AgentError::Invalid("the identity is not one, or longer than 32 KiB"))?;
+        self.answer(self.connection.identify(text)?).await
     }
 
     /// What the guest measures of itself at this moment.

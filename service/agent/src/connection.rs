@@ -39,6 +39,7 @@ struct State {
     shutdowns: VecDeque<oneshot::Sender<()>>,
     signals: VecDeque<oneshot::Sender<u32>>,
     figures: VecDeque<oneshot::Sender<Figures>>,
+    identities: VecDeque<oneshot::Sender<Vec<String>>>,
 }
 
 /// A command's stream, with its end.
@@ -195,6 +196,11 @@ impl Connection {
         self.request(|state| &mut state.figures, Kind::Measure, Vec::new())
     }
 
+    /// Queues what the guest is from now on; the receiver gets what went wrong with that.
+    pub fn identify(&self, identity: Vec<u8>) -> Result<oneshot::Receiver<Vec<String>>, AgentError> {
+        self.request(|state| &mut state.identities, Kind::Identify, identity)
+    }
+
     /// Queues a request that the guest answers in the order of asking. Who gives up keeps their place in the row: the
     /// guest's answer is still to come.
     fn request<T>(
@@ -260,6 +266,13 @@ impl Connection {
             Kind::Figures => {
                 let figures: Figures = unpack(&frame.payload).ok().filter(Figures::is_bounded)?;
                 let _ = state.figures.pop_front()?.send(figures);
+                return Some(());
+            }
+            Kind::Identified => {
+                let failures: Vec<String> = unpack(&frame.payload).ok()?;
+                let bounded = |text: &String| text.len() <= 4 * 256 && !text.chars().any(char::is_control);
+                let sound = failures.len() <= 64 && failures.iter().all(bounded);
+                let _ = state.identities.pop_front().filter(|_| sound)?.send(failures);
                 return Some(());
             }
             Kind::MainEnded => {

@@ -66,6 +66,29 @@ impl KernelImage {
     }
 }
 
+/// The packed kernel of a bzImage that was inspected, and how it is packed; none in an ELF.
+///
+/// # Errors
+/// [`KernelError::NotAKernel`] for a bzImage without one, [`KernelError::Io`].
+pub(crate) fn payload(file: &mut (impl Read + Seek)) -> Result<Option<(Compression, Vec<u8>)>, KernelError> {
+    let io = |source| KernelError::Io { what: "read the kernel image".into(), source };
+    let refused = |why: &str| KernelError::NotAKernel { why: why.to_owned() };
+    let head = read_at(file, 0, HEAD).map_err(io)?;
+    if head.starts_with(b"\x7fELF") {
+        return Ok(None);
+    }
+    let length = u64::from(u32_at(&head, 0x24c).unwrap_or(0));
+    let Some(offset) = Setup::parse(&head)?.payload.filter(|_| length <= MOST) else {
+        return Err(refused("its header does not tell where the packed kernel is (protocol 2.08)"));
+    };
+    let packed = read_at(file, offset, length as usize).map_err(io)?;
+    match Compression::detect(&packed) {
+        Some(kind) if packed.len() as u64 == length => Ok(Some((kind, packed))),
+        Some(_) => Err(refused("the file ends before the packed kernel does")),
+        None => Err(refused("its payload is packed in an unknown way")),
+    }
+}
+
 /// Up to `most` bytes at `offset`; fewer when the file ends there.
 fn read_at(file: &mut (impl Read + Seek), offset: u64, most: usize) -> std::io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(offset))?;

@@ -21,6 +21,7 @@ mod stream;
 mod tarball;
 mod unpack;
 mod version;
+mod vmlinux;
 
 pub use error::KernelError;
 pub use host::{HostKernel, default_kernel, host_kernels, running_release, system_kernels};
@@ -32,3 +33,4 @@ pub use source::{ModuleFolder, ModuleSource};
 pub use stream::ModuleTar;
 pub use unpack::Compression;
 pub use version::compare_releases;
+pub use vmlinux::extract_vmlinux;

@@ -30,6 +30,7 @@ pub(crate) const NEEDS: &[Need] = &[
     required("virtio_console"),
     optional("virtio_net"),
     optional("virtio_rng"),
+    optional("virtio_balloon"),
     optional("vmw_vsock_virtio_transport"),
     // For machines whose devices are on PCI.
     optional("virtio_pci"),
