@@ -116,6 +116,15 @@ pub struct MachineArgs {
     /// The kernel, by name; see `banger kernel ls`.
     #[arg(long, value_name = "KERNEL")]
     pub kernel: Option<String>,
+    /// What runs it: auto, qemu or firecracker.
+    #[arg(long, value_name = "VMM")]
+    pub vmm: Option<String>,
+    /// The most bytes in a second that its disks read and write, such as 50M.
+    #[arg(long, value_name = "SIZE")]
+    pub disk_bytes_per_second: Option<Bytes>,
+    /// The most bytes in a second that it sends, and as many that it receives; needs Firecracker.
+    #[arg(long, value_name = "SIZE")]
+    pub network_bytes_per_second: Option<Bytes>,
     /// What it may on the network.
     #[command(flatten)]
     pub network: NetworkArgs,
@@ -340,6 +349,12 @@ mod tests {
             "banger vm pause A B",
             "banger vm resume A B",
             "banger vm unpause A",
+            "banger vm snapshot N S",
+            "banger vm snapshots N --format json",
+            "banger vm snapshot-rm N S T",
+            "banger vm restore N S",
+            "banger vm fork N M --snapshot S",
+            "banger vm create --image I --vmm firecracker --disk-bytes-per-second 10M",
             "banger vm rm --force A B",
             "banger vm ls --format json",
             "banger vm show N",

@@ -110,6 +110,29 @@ info! {
 }
 
 info! {
+    /// A snapshot of a VM.
+    SnapshotInfo {
+        must {
+            /// Its name.
+            name: String = "name",
+        }
+        else {
+            /// When it was made, in seconds since 1970.
+            created: u64 = "created",
+            /// Bytes that its memory takes.
+            memory: Bytes = "memory",
+            /// Bytes that its disk takes, shared blocks counted.
+            disk: Bytes = "disk",
+            /// What ran it, `qemu` or `firecracker`: only that can go on with it.
+            vmm: String = "vmm",
+            /// On what it ran, `kvm` or `tcg`.
+            accel: String = "accel",
+        }
+        may {}
+    }
+}
+
+info! {
     /// A kernel.
     KernelInfo {
         must {

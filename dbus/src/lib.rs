@@ -13,7 +13,9 @@ pub mod proxy;
 pub use dict::{Dict, DictError, DictWriter, Options};
 pub use error::{Error, Result};
 pub use field::{Field, Port};
-pub use info::{CatalogueInfo, ExecResult, ImageInfo, JobInfo, KernelInfo, VmInfo, VmStats, VolumeInfo};
+pub use info::{
+    CatalogueInfo, ExecResult, ImageInfo, JobInfo, KernelInfo, SnapshotInfo, VmInfo, VmStats, VolumeInfo,
+};
 pub use names::Object;
 pub use proxy::{ExecProxy, ImageProxy, JobProxy, KernelProxy, ManagerProxy, VMProxy, VolumeProxy};
 

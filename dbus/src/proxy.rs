@@ -272,6 +272,24 @@ pub trait VM {
     /// Lets them run again; returns the job.
     fn resume(&self, options: &Dict) -> Result<OwnedObjectPath>;
 
+    /// Takes a snapshot of it while it runs; returns the job.
+    #[zbus(allow_interactive_auth)]
+    fn snapshot(&self, name: &str, options: &Dict) -> Result<OwnedObjectPath>;
+
+    /// Its snapshots; see [`crate::SnapshotInfo`].
+    fn list_snapshots(&self, options: &Dict) -> Result<Vec<Dict>>;
+
+    /// Deletes a snapshot of it.
+    fn delete_snapshot(&self, name: &str, options: &Dict) -> Result<()>;
+
+    /// Goes back to a snapshot; returns the job.
+    #[zbus(allow_interactive_auth)]
+    fn restore(&self, name: &str, options: &Dict) -> Result<OwnedObjectPath>;
+
+    /// Makes another VM that goes on from a snapshot, or from this moment; returns the job.
+    #[zbus(allow_interactive_auth)]
+    fn fork(&self, name: &str, options: &Dict) -> Result<OwnedObjectPath>;
+
     /// Makes an image of its disk while it is stopped; returns the job.
     #[zbus(allow_interactive_auth)]
     fn commit(&self, name: &str, options: &Dict) -> Result<OwnedObjectPath>;

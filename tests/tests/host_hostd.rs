@@ -6,7 +6,9 @@
 #![allow(clippy::unwrap_used, reason = "the whole file is a test: what fails, fails it")]
 
 use banger_host::packet::{receive, send};
-use banger_host::{Host, HostClient, HostError, PROTOCOL, Refusal, Reply, Request, StartVm, VmmKind, seal};
+use banger_host::{
+    Host, HostClient, HostError, Manner, PROTOCOL, Refusal, Reply, Request, StartVm, VmmKind, seal,
+};
 use banger_model::{Accel, Bytes, Cpus, DiskNumber, KernelName, MachineSize, Slot, Subnet, VmId};
 use nix::sched::{CloneFlags, unshare};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -292,7 +294,8 @@ fn start(hostd: &Hostd, vm: VmId, slot: Slot) -> u32 {
     let initrd = seal("initrd", |memfd| memfd.write_all(&initramfs(slot))).unwrap();
     let size = MachineSize { cpus: Cpus(1), memory: Bytes::mib(128), disk: Bytes::mib(1) };
     let (accel, vmm) = (Accel::Tcg, VmmKind::Qemu);
-    let start = StartVm { vm, slot, size, accel, vmm, kernel, initrd };
+    let start =
+        StartVm { vm, slot, size, accel, vmm, manner: Manner::default(), snapshot: None, kernel, initrd };
     hostd.ask(async |host| host.start_vm(start).await).unwrap()
 }
 
@@ -553,7 +556,9 @@ fn a_vmm_that_fails_says_why() {
     let junk = || seal("junk", |file| file.write_all(b"not a kernel")).unwrap();
     let size = MachineSize { cpus: Cpus(1), memory: Bytes::mib(128), disk: Bytes::mib(1) };
     let (accel, vmm) = (Accel::Tcg, VmmKind::Qemu);
-    let start = StartVm { vm, slot, size, accel, vmm, kernel: junk(), initrd: junk() };
+    let (kernel, initrd) = (junk(), junk());
+    let start =
+        StartVm { vm, slot, size, accel, vmm, manner: Manner::default(), snapshot: None, kernel, initrd };
     hostd.ask(async |host| host.start_vm(start).await).unwrap();
     let list = || hostd.ask(async |host| host.list_vms().await).unwrap();
     until("QEMU gives up", || !list()[0].running);
@@ -627,7 +632,17 @@ fn wrong_descriptors_are_refused() {
         let again = bad.try_clone().unwrap();
         for (kernel, initrd) in [(bad, good()), (good(), again)] {
             let (accel, vmm) = (Accel::Tcg, VmmKind::Qemu);
-            let start = StartVm { vm, slot, size, accel, vmm, kernel, initrd };
+            let start = StartVm {
+                vm,
+                slot,
+                size,
+                accel,
+                vmm,
+                manner: Manner::default(),
+                snapshot: None,
+                kernel,
+                initrd,
+            };
             let refused = refusal(hostd.ask(async |host| host.start_vm(start).await));
             assert_eq!(refused, Refusal::Descriptor);
         }

@@ -10,6 +10,7 @@ pub mod job;
 pub mod kernel;
 pub mod life;
 pub mod run;
+pub mod snapshots;
 pub mod sources;
 pub mod stats;
 pub mod system;

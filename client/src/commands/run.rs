@@ -154,6 +154,9 @@ impl MachineArgs {
             .with_some("cpus", self.cpus)
             .with_some("memory", self.memory)
             .with_some("disk", self.disk)
+            .with_some("vmm", self.vmm.clone())
+            .with_some("disk-bytes-per-second", self.disk_bytes_per_second)
+            .with_some("network-bytes-per-second", self.network_bytes_per_second)
             .with_some("volumes", Some(volumes).filter(|volumes| !volumes.is_empty()))
             .with_some("work", self.work_disk.then_some(true))
     }

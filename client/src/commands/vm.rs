@@ -3,6 +3,7 @@
 use super::{
     change::LifeArgs,
     life::{self, LifeCommand},
+    snapshots::{self, SnapshotCommand},
     sources, stats,
 };
 use crate::{
@@ -30,6 +31,9 @@ Examples:
     /// What is done to VMs that are there.
     #[command(flatten)]
     Life(LifeCommand),
+    /// Moments to go back to, and to go on from.
+    #[command(flatten)]
+    Snapshots(SnapshotCommand),
     /// Make an image of a stopped VM's disk; prints its name.
     Commit {
         /// The VM: its name, id or a unique prefix of its id.
@@ -130,6 +134,7 @@ pub async fn vm(context: &mut Context, command: VmCommand) -> Result<(), Error> 
     match command {
         VmCommand::Create(args) => create(context, args).await,
         VmCommand::Life(command) => life::life(context, command).await,
+        VmCommand::Snapshots(command) => snapshots::run(context, command).await,
         VmCommand::Commit { vm, name } => sources::commit(context, &vm, &name).await,
         VmCommand::Publish { vm, ports } => {
             let proxy = find(context, &vm).await?;

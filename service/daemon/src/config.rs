@@ -1,8 +1,9 @@
 //! `/etc/banger/config.toml`: every key has a default, and an unknown key is an error that names its line.
 
 use crate::image_limits::ImageLimits;
+use banger_host::VmmKind;
 use banger_model::{Accel, Bytes, DiskBackend, IpNetwork, Subnet};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -32,6 +33,8 @@ pub struct Config {
     pub user: String,
     /// What runs guests: `auto`, `kvm` or `tcg`.
     pub accel: AccelChoice,
+    /// What runs VMs that ask for nothing else: `auto`, `qemu` or `firecracker`.
+    pub vmm: VmmChoice,
     /// The kernel of a VM that names none: `host`, or the name of an imported one.
     pub kernel: String,
     /// What a VM gets that does not ask.
@@ -155,6 +158,40 @@ pub struct Timeouts {
     pub stop: u64,
 }
 
+/// `vmm` in the configuration, and as a VM's option.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VmmChoice {
+    /// Firecracker where it is installed and works, QEMU otherwise.
+    #[default]
+    Auto,
+    /// QEMU only.
+    Qemu,
+    /// Firecracker only.
+    Firecracker,
+}
+
+impl VmmChoice {
+    /// The one that is forced, if one is.
+    pub fn forced(self) -> Option<VmmKind> {
+        match self {
+            VmmChoice::Auto => None,
+            VmmChoice::Qemu => Some(VmmKind::Qemu),
+            VmmChoice::Firecracker => Some(VmmKind::Firecracker),
+        }
+    }
+
+    /// The choice of this word, if it is one.
+    pub fn of(word: &str) -> Option<Self> {
+        match word {
+            "auto" => Some(VmmChoice::Auto),
+            "qemu" => Some(VmmChoice::Qemu),
+            "firecracker" => Some(VmmChoice::Firecracker),
+            _ => None,
+        }
+    }
+}
+
 /// `accel` in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -191,6 +228,7 @@ impl Default for Config {
             kernel_catalogue: "/etc/banger/kernels.d".into(),
             user: "banger".into(),
             accel: AccelChoice::Auto,
+            vmm: VmmChoice::Auto,
             kernel: "host".into(),
             defaults: Defaults::default(),
             console: Console::default(),

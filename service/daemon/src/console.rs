@@ -16,7 +16,7 @@ use std::{
     },
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, Interest},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest},
     net::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf, pipe},
@@ -44,12 +44,17 @@ pub struct Console {
 }
 
 impl Console {
-    /// Takes over the connection to a VM's serial port, and logs what comes to `log`, of which each file
+    /// Takes over the two directions of a VM's serial port, and logs what comes to `log`, of which each file
     /// holds at most `largest` bytes.
     ///
     /// # Errors
     /// When the log cannot be written.
-    pub fn take(port: UnixStream, log: &Path, largest: u64) -> io::Result<Arc<Self>> {
+    pub fn take(
+        from: impl AsyncRead + Send + Unpin + 'static,
+        to: impl AsyncWrite + Send + Unpin + 'static,
+        log: &Path,
+        largest: u64,
+    ) -> io::Result<Arc<Self>> {
         let log = Arc::new(Mutex::new(Log::open(log, largest)?));
         let (input, typed) = mpsc::channel(16);
         let console = Arc::new(Self {
@@ -59,7 +64,6 @@ impl Console {
             log: log.clone(),
             viewers: Arc::default(),
         });
-        let (from, to) = port.into_split();
         tokio::spawn(read(from, console.output.clone(), log, console.closed.clone()));
         tokio::spawn(write(to, typed, console.closed.clone()));
         Ok(console)
@@ -123,7 +127,7 @@ impl Console {
 }
 
 async fn read(
-    mut from: OwnedReadHalf,
+    mut from: impl AsyncRead + Unpin,
     output: broadcast::Sender<Piece>,
     log: Arc<Mutex<Log>>,
     closed: CancellationToken,
@@ -141,7 +145,7 @@ async fn read(
     closed.cancel();
 }
 
-async fn write(mut to: OwnedWriteHalf, mut typed: mpsc::Receiver<Piece>, closed: CancellationToken) {
+async fn write(mut to: impl AsyncWrite + Unpin, mut typed: mpsc::Receiver<Piece>, closed: CancellationToken) {
     loop {
         let piece = tokio::select! {
             piece = typed.recv() => piece,
@@ -251,7 +255,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("console.log");
         let (port, mut vm) = UnixStream::pair().unwrap();
-        let console = Console::take(port, &path, 1 << 20).unwrap();
+        let (from, to) = port.into_split();
+        let console = Console::take(from, to, &path, 1 << 20).unwrap();
         let viewer = std::os::unix::net::UnixStream::from(console.open().unwrap());
         viewer.set_nonblocking(true).unwrap();
         let mut viewer = UnixStream::from_std(viewer).unwrap();
@@ -276,7 +281,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("console.log");
         let (port, mut vm) = UnixStream::pair().unwrap();
-        let console = Console::take(port, &path, 64 << 10).unwrap();
+        let (from, to) = port.into_split();
+        let console = Console::take(from, to, &path, 64 << 10).unwrap();
         let mut readers = Vec::new();
         for n in 0..200u32 {
             vm.write_all(format!("line {n}\n").as_bytes()).await.unwrap();
@@ -308,7 +314,8 @@ mod tests {
     async fn a_follower_that_goes_is_noticed_without_output() {
         let folder = tempfile::tempdir().unwrap();
         let (port, _vm) = UnixStream::pair().unwrap();
-        let console = Console::take(port, &folder.path().join("console.log"), 1 << 20).unwrap();
+        let (from, to) = port.into_split();
+        let console = Console::take(from, to, &folder.path().join("console.log"), 1 << 20).unwrap();
         drop(console.follow(None).unwrap());
         while console.output.receiver_count() > 0 {
             tokio::task::yield_now().await;

@@ -32,13 +32,19 @@ pub fn ascending() -> Result<u64, Error> {
 pub struct Now {
     /// Seconds since 1970.
     pub seconds: i64,
+    /// And nanoseconds of the next one.
+    pub nanoseconds: u32,
     millis: u64,
 }
 
 /// What the clock says; 1970 when it is set before that.
 pub fn now() -> Now {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now { seconds: since.as_secs() as i64, millis: since.as_millis() as u64 }
+    Now {
+        seconds: since.as_secs() as i64,
+        nanoseconds: since.subsec_nanos(),
+        millis: since.as_millis() as u64,
+    }
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ use crate::{
     store::{KernelRow, StoreError},
 };
 use banger_dbus::Error as Bus;
-use banger_host::seal;
+use banger_host::{VmmKind, seal};
 use banger_kernel::{
-    HostKernel, KernelError, ModuleFolder, ModuleTar, Modules, build_initramfs, host_kernels, join_archives,
-    running_release, settings_archive,
+    HostKernel, KernelError, ModuleFolder, ModuleTar, Modules, build_initramfs, extract_vmlinux,
+    host_kernels, join_archives, running_release, settings_archive,
 };
 use banger_model::{Bytes, KernelId, KernelName};
 use sha2::{Digest, Sha256};
@@ -24,12 +24,16 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+use tokio::sync::OnceCell;
 pub use users::Users;
 
 mod users;
 
 /// The name under which the host's preferred kernel is known.
 pub const HOST: &str = "host";
+
+/// The module by which a guest is reached by vsock.
+const VSOCK: &str = "vmw_vsock_virtio_transport";
 
 /// The files of an imported kernel, in its folder.
 pub const VMLINUZ: &str = "vmlinuz";
@@ -129,7 +133,11 @@ impl Stamp {
 /// A kernel that is ready to boot.
 pub struct Boot {
     kernel: OwnedFd,
+    /// The same as an uncompressed ELF, once somebody wanted that.
+    elf: OnceCell<OwnedFd>,
     initramfs: Vec<u8>,
+    /// Whether the guest has what it takes to be reached by vsock.
+    pub has_vsock: bool,
 }
 
 impl Boot {
@@ -137,13 +145,37 @@ impl Boot {
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub fn sealed(&self, settings: &[u8]) -> Result<(OwnedFd, OwnedFd), Error> {
+    pub async fn sealed(&self, vmm: VmmKind, settings: &[u8]) -> Result<(OwnedFd, OwnedFd), Error> {
         let memory = |error: io::Error| Error::Internal(format!("no memory for the initramfs: {error}"));
         let initramfs = seal("initramfs", |file| {
             file.write_all(&self.initramfs)?;
             file.write_all(&settings_archive(settings))
         });
-        Ok((self.kernel.try_clone().map_err(memory)?, initramfs.map_err(memory)?))
+        let kernel = match vmm {
+            VmmKind::Qemu => &self.kernel,
+            VmmKind::Firecracker => self.elf.get_or_try_init(|| self.unpack()).await?,
+        };
+        Ok((kernel.try_clone().map_err(memory)?, initramfs.map_err(memory)?))
+    }
+
+    async fn unpack(&self) -> Result<OwnedFd, Error> {
+        let memory = |error: io::Error| Error::Internal(format!("no memory for the kernel: {error}"));
+        let kernel = self.kernel.try_clone().map_err(memory)?;
+        tokio::task::spawn_blocking(move || {
+            let mut refused = None;
+            let elf = seal("kernel", |file| {
+                let mut file = io::BufWriter::new(file);
+                match extract_vmlinux(&mut File::from(kernel), &mut file) {
+                    Ok(_) => file.flush(),
+                    Err(error) => {
+                        refused = Some(error);
+                        Err(io::ErrorKind::InvalidData.into())
+                    }
+                }
+            });
+            elf.map_err(|error| refused.map_or_else(|| memory(error), Error::from))
+        })
+        .await?
     }
 }
 
@@ -335,6 +367,7 @@ impl Files {
                 Modules::select(&ModuleTar::receive(stream, scratch)?)?
             }
         };
+        let has_vsock = modules.as_slice().iter().any(|module| module.name == VSOCK);
         let guest = std::fs::read(&self.guest).map_err(|e| Error::disk(&self.guest, e))?;
         let mut initramfs = build_initramfs(&modules, &guest)?;
         if let Some(path) = &self.initrd {
@@ -342,7 +375,8 @@ impl Files {
             initramfs = join_archives(initrd, &initramfs)?;
         }
         let copy = seal("kernel", |file| io::copy(&mut image, file).map(|_| ()));
-        Ok(Boot { kernel: copy.map_err(|e| Error::disk(&self.image, e))?, initramfs })
+        let kernel = copy.map_err(|e| Error::disk(&self.image, e))?;
+        Ok(Boot { kernel, elf: OnceCell::new(), initramfs, has_vsock })
     }
 }
 

@@ -26,11 +26,13 @@ mod monitor;
 mod names;
 mod ops;
 mod privileges;
+mod reach;
 mod reconcile;
 mod registered;
 mod serve;
 mod service;
 mod show;
+mod snapshots;
 mod space;
 mod store;
 #[cfg(test)]

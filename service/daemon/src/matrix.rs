@@ -173,7 +173,17 @@ impl World {
             if started {
                 let (kernel, initrd) = (null().into(), null().into());
                 let (accel, vmm, size) = (Accel::Tcg, VmmKind::Qemu, vm.spec.size);
-                let start = StartVm { vm: id, slot: vm.slot, size, accel, vmm, kernel, initrd };
+                let start = StartVm {
+                    vm: id,
+                    slot: vm.slot,
+                    size,
+                    accel,
+                    vmm,
+                    manner: banger_host::Manner::default(),
+                    snapshot: None,
+                    kernel,
+                    initrd,
+                };
                 self.host().start_vm(start).await.unwrap();
             }
         });

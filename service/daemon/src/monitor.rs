@@ -1,10 +1,9 @@
 //! What is asked of a running VM's monitor: the one place that speaks with it.
 
-use crate::{error::Error, service::Service};
+use crate::{error::Error, reach, service::Service};
 use banger_model::VmId;
-use banger_vmm::{DiskCounts, Qmp, QmpError, RunState};
+use banger_vmm::{Control, ControlError, DiskCounts, RunState};
 use std::time::Duration;
-use tokio::net::UnixStream;
 
 /// A monitor answers at once, unless it hangs; it serves one caller at a time.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -14,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// [`Error::Monitor`].
 pub async fn pause(service: &Service, vm: VmId) -> Result<(), Error> {
-    ask(service, vm, async |qmp| qmp.stop().await).await
+    ask(service, vm, async |vmm| vmm.pause().await).await
 }
 
 /// Lets them run again.
@@ -22,7 +21,7 @@ pub async fn pause(service: &Service, vm: VmId) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Monitor`].
 pub async fn resume(service: &Service, vm: VmId) -> Result<(), Error> {
-    ask(service, vm, async |qmp| qmp.cont().await).await
+    ask(service, vm, async |vmm| vmm.resume().await).await
 }
 
 /// Whether they stand still at the moment.
@@ -30,7 +29,7 @@ pub async fn resume(service: &Service, vm: VmId) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Monitor`].
 pub async fn is_paused(service: &Service, vm: VmId) -> Result<bool, Error> {
-    Ok(ask(service, vm, async |qmp| qmp.status().await).await? == RunState::Paused)
+    Ok(ask(service, vm, async |vmm| vmm.state().await).await? == RunState::Paused)
 }
 
 /// Bytes that the guest has read from and written to its disks since its start.
@@ -47,7 +46,7 @@ pub struct DiskTraffic {
 /// # Errors
 /// [`Error::Monitor`].
 pub async fn disk_traffic(service: &Service, vm: VmId) -> Result<DiskTraffic, Error> {
-    let disks = ask(service, vm, async |qmp| qmp.disks().await).await?;
+    let disks = ask(service, vm, async |vmm| vmm.disks().await).await?;
     let sum = |of: fn(&DiskCounts) -> u64| disks.iter().map(of).fold(0, u64::saturating_add);
     Ok(DiskTraffic { read: sum(|disk| disk.read), written: sum(|disk| disk.written) })
 }
@@ -55,20 +54,21 @@ pub async fn disk_traffic(service: &Service, vm: VmId) -> Result<DiskTraffic, Er
 async fn ask<T>(
     service: &Service,
     vm: VmId,
-    what: impl AsyncFnOnce(&mut Qmp) -> Result<T, QmpError>,
+    what: impl AsyncFnOnce(&mut Control) -> Result<T, ControlError>,
 ) -> Result<T, Error> {
-    let path = service.socket(vm, "control.sock");
+    let (kind, socket) = reach::control(service, vm);
+    let uid = service.vm(vm)?.slot.uid();
     let asked = async {
-        let socket = UnixStream::connect(&path).await.map_err(QmpError::Io)?;
-        let mut qmp = Qmp::connect(socket).await?;
-        what(&mut qmp).await
+        let mut control = Control::connect(kind, &socket, uid).await?;
+        what(&mut control).await
     };
     let told = tokio::time::timeout(PATIENCE, asked).await;
     told.map_err(|_| Error::Monitor(format!("it did not answer in {} s", PATIENCE.as_secs())))?
         .map_err(|error| Error::Monitor(sentence(&error)))
 }
 
-fn sentence(error: &dyn std::error::Error) -> String {
+/// An error with its reason.
+pub fn sentence(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),

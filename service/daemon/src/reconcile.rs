@@ -7,6 +7,7 @@ use crate::{
     machines::Live,
     monitor,
     ops::{lifecycle, network, start, steps::take_down},
+    reach,
     service::Service,
     store::VmRow,
 };
@@ -33,7 +34,13 @@ pub async fn reconcile(service: &Arc<Service>) -> Result<(), Error> {
     sweep(&service.volumes(), &volumes)?;
     machines(service).await?;
     let vms = service.store.vms()?.iter().map(|vm| vm.id.to_string()).collect();
-    moment(service, None, RecoverStep::Sweep, async { sweep(&service.vms(), &vms) }).await
+    moment(service, None, RecoverStep::Sweep, async {
+        for vm in service.store.vms()? {
+            crate::snapshots::sweep(service, vm.id);
+        }
+        sweep(&service.vms(), &vms)
+    })
+    .await
 }
 
 /// One step of the recovery.
@@ -154,7 +161,7 @@ async fn end(service: &Arc<Service>, vm: &VmRow, why: Option<String>) -> Result<
 /// Connects to a VM that went on without the service.
 async fn adopt(service: &Arc<Service>, vm: &VmRow, status: Option<&VmStatus>) -> Result<(), Error> {
     let pid = status.and_then(|status| status.pid).unwrap_or_default();
-    let console = start::connect_console(service, vm.id).await?;
+    let console = reach::console(service, vm.id).await?;
     // The watcher connects to the agent: a guest that does not answer must not hold the service up.
     agree(service, vm).await;
     let live = Live::new(pid, console, None);
@@ -202,6 +209,8 @@ mod tests {
                 environment: Vec::new(),
                 user: String::new(),
                 working_directory: String::new(),
+                vmm: crate::config::VmmChoice::Auto,
+                limits: banger_host::IoLimits::default(),
                 ends_with_main: false,
                 autostart: false,
                 restart: Restart::No,

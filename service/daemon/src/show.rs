@@ -5,6 +5,7 @@ use crate::{
     gate::Caller,
     ids,
     jobs::Job,
+    reach,
     service::Service,
     store::{ImageRow, Mounted, VmRow, VolumeRow},
 };
@@ -73,7 +74,7 @@ pub fn vm(service: &Service, vm: &VmRow, images: &[ImageRow]) -> VmInfo {
         idle_stop: vm.spec.idle_stop,
         boot: vm.boot.clone(),
         accel: vm.accel.filter(|_| is_up(vm)).map(|accel| accel.to_string()),
-        vmm: live.is_some().then(|| "qemu".to_owned()),
+        vmm: live.is_some().then(|| reach::vmm(service, vm.id).to_string()),
         pid: live.map(|live| live.pid),
         started: (vm.started > 0).then_some(vm.started as u64),
         uptime: uptime(vm),

@@ -162,9 +162,10 @@ impl Host for HostClient {
     }
 
     fn start_vm(&self, start: StartVm) -> Answer<'_, u32> {
-        let StartVm { vm, slot, size, accel, vmm, kernel, initrd } = start;
-        let request = Request::StartVm { vm, slot, size, accel, vmm };
-        self.call(request, vec![kernel, initrd], |reply, _| match reply {
+        let StartVm { vm, slot, size, accel, vmm, manner, snapshot, kernel, initrd } = start;
+        let request = Request::StartVm { vm, slot, size, accel, vmm, manner };
+        let descriptors = [Some(kernel), Some(initrd), snapshot].into_iter().flatten().collect();
+        self.call(request, descriptors, |reply, _| match reply {
             Reply::Started { pid } => Some(pid),
             _ => None,
         })

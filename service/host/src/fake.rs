@@ -371,6 +371,8 @@ mod tests {
             size: MachineSize { cpus: Cpus(1), memory: Bytes::mib(128), disk: Bytes::gib(1) },
             accel: Accel::Tcg,
             vmm: VmmKind::Qemu,
+            manner: crate::Manner::default(),
+            snapshot: None,
             kernel: nothing(),
             initrd: nothing(),
         }

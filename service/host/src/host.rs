@@ -1,6 +1,6 @@
 //! The verbs as a trait.
 
-use crate::{HostError, NameRouting, VmStatus, VmUsage, VmmKind};
+use crate::{HostError, Manner, NameRouting, VmStatus, VmUsage, VmmKind};
 use banger_model::{
     Accel, Bytes, DiskNumber, Firewall, ImageId, KernelName, MachineSize, NetworkRules, Slot, Subnet, Used,
     VmId,
@@ -111,6 +111,11 @@ pub struct StartVm {
     pub accel: Accel,
     /// What runs the VM.
     pub vmm: VmmKind,
+    /// How it is run.
+    pub manner: Manner,
+    /// The folder for a snapshot's files, for a VMM that opens all by name: a folder of the caller's, which everybody may pass
+    /// through who has it open.
+    pub snapshot: Option<OwnedFd>,
     /// The kernel: a memfd from [`crate::seal`].
     pub kernel: OwnedFd,
     /// The initramfs, with the VM's settings at its end: a memfd from [`crate::seal`].

@@ -14,7 +14,7 @@ mod memfd;
 mod message;
 pub mod packet;
 
-pub use banger_vmm::VmmKind;
+pub use banger_vmm::{IoLimits, Manner, VmmKind};
 pub use client::HostClient;
 pub use error::{HostError, Refusal};
 pub use fake::{FakeHost, FakeVm};

@@ -5,13 +5,13 @@ use banger_model::{
     Accel, Bytes, DiskNumber, Firewall, ImageId, KernelName, MachineSize, NetworkRules, Slot, Subnet, Used,
     VmId,
 };
-use banger_vmm::VmmKind;
+use banger_vmm::{Manner, VmmKind};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The version of this protocol. It changes whenever a message does: daemon and helper are installed
 /// together, so an old one beside a new one only means that it has to be restarted.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 7;
 
 /// What the helper can be asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -88,7 +88,8 @@ pub enum Request {
         /// Whose network.
         vm: VmId,
     },
-    /// Starts a VM. Two descriptors: the kernel and the initramfs, as sealed memfds.
+    /// Starts a VM. Two descriptors: the kernel and the initramfs, as sealed memfds. A VMM that opens all by name gets a
+    /// third, the folder for a snapshot's files.
     StartVm {
         /// Which VM.
         vm: VmId,
@@ -100,6 +101,8 @@ pub enum Request {
         accel: Accel,
         /// What runs the VM.
         vmm: VmmKind,
+        /// How it is run.
+        manner: Manner,
     },
     /// Ends a VM, and takes away all that was made for it.
     StopVm {
@@ -337,6 +340,7 @@ impl Request {
     pub fn descriptors(&self) -> usize {
         match self {
             Request::AttachLoop { .. } | Request::RouteDns { .. } => 1,
+            Request::StartVm { vmm, .. } if vmm.vmm().opens_by_name() => 3,
             Request::AttachSnapshot { .. } | Request::StartVm { .. } => 2,
             _ => 0,
         }
@@ -411,12 +415,15 @@ mod tests {
             ),
             vm.clone().prop_map(|vm| Request::CloseNetwork { vm }),
             vm.clone().prop_map(|vm| Request::RemoveTap { vm }),
-            (vm.clone(), slot, size, accel).prop_map(|(vm, slot, size, accel)| Request::StartVm {
-                vm,
-                slot,
-                size,
-                accel,
-                vmm: VmmKind::Qemu
+            (vm.clone(), slot, size, accel, any::<bool>()).prop_map(|(vm, slot, size, accel, incoming)| {
+                Request::StartVm {
+                    vm,
+                    slot,
+                    size,
+                    accel,
+                    vmm: VmmKind::Qemu,
+                    manner: Manner { incoming, ..Manner::default() },
+                }
             }),
             vm.clone().prop_map(|vm| Request::StopVm { vm }),
             any::<u16>().prop_map(|port| Request::BindDns { subnet: Subnet::default(), port }),

@@ -42,6 +42,12 @@ pub enum JobKind {
     KillVm,
     /// A VM stops and starts again.
     RestartVm,
+    /// A snapshot of a VM is taken.
+    SnapshotVm,
+    /// A VM goes back to a snapshot.
+    RestoreVm,
+    /// A VM is made of another one's snapshot.
+    ForkVm,
     /// A VM goes.
     DeleteVm,
     /// A volume goes.
@@ -124,6 +130,9 @@ impl JobKind {
             JobKind::ResumeVm => "resume-vm",
             JobKind::KillVm => "kill-vm",
             JobKind::RestartVm => "restart-vm",
+            JobKind::SnapshotVm => "snapshot-vm",
+            JobKind::RestoreVm => "restore-vm",
+            JobKind::ForkVm => "fork-vm",
             JobKind::DeleteVm => "delete-vm",
             JobKind::DeleteVolume => "delete-volume",
         }

@@ -29,6 +29,11 @@ impl Slot {
         FIRST_UID + u32::from(self.0)
     }
 
+    /// The guest's address on a vsock (vsock(7)): 0 to 2 are not a guest's.
+    pub fn cid(self) -> u32 {
+        3 + u32::from(self.0)
+    }
+
     /// The guest's MAC address: locally administered, and its for as long as the VM exists.
     pub fn mac(self) -> [u8; 6] {
         let [high, low] = self.0.to_be_bytes();

@@ -1,6 +1,7 @@
 //! What a VM is made of, as its VMM's process sees it.
 
-use banger_model::{Accel, MachineSize};
+use banger_model::{Accel, Bytes, MachineSize};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The number of a descriptor that the VMM's process inherits.
@@ -39,6 +40,46 @@ pub struct Machine {
     pub console: Fd,
     /// A listening socket: who connects controls the VMM (QMP, with QEMU).
     pub control: Fd,
+    /// Sockets between host and guest, where the host has them.
+    pub vsock: Option<Vsock>,
+    /// How it is to be run.
+    pub manner: Manner,
+}
+
+/// How a VM is to be run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manner {
+    /// The most that it may do.
+    #[serde(default)]
+    pub limits: IoLimits,
+    /// Whether it waits, paused, for the state of a snapshot rather than booting.
+    #[serde(default)]
+    pub incoming: bool,
+    /// Whether its guest can be reached by vsock, so that it is where the host has that.
+    #[serde(default)]
+    pub vsock: bool,
+}
+
+/// Sockets between host and guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vsock {
+    /// An open `/dev/vhost-vsock`.
+    pub fd: Fd,
+    /// The guest's address, 3 or more.
+    pub cid: u32,
+}
+
+/// The most that a VM may do, where there is a limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IoLimits {
+    /// Bytes in a second that are read from and written to its disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Bytes>,
+    /// Bytes in a second that it sends, and as many that it receives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Bytes>,
 }
 
 /// A disk.

@@ -13,7 +13,24 @@ pub struct Qemu;
 /// Where every distribution has it.
 const PROGRAM: &str = "/usr/bin/qemu-system-x86_64";
 
+/// The name of the balloon, for QMP.
+pub(crate) const BALLOON: &str = "balloon";
+/// The name of the network card, for QMP.
+pub(crate) const CARD: &str = "net0";
+
 impl Vmm for Qemu {
+    fn programs(&self) -> &'static [&'static str] {
+        &[PROGRAM]
+    }
+
+    fn runs_on(&self, _accel: Accel) -> bool {
+        true
+    }
+
+    fn opens_by_name(&self) -> bool {
+        false
+    }
+
     fn command(&self, machine: &Machine) -> Command {
         let mut arguments = Vec::new();
         let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
@@ -34,13 +51,25 @@ impl Vmm for Qemu {
         add("-initrd", format!("/proc/self/fd/{}", machine.initrd));
         add("-append", kernel_command_line(machine.accel, machine.tsc_khz));
 
+        if let Some(limit) = machine.manner.limits.disk {
+            add("-object", format!("throttle-group,id=limit,x-bps-total={}", limit.0));
+        }
         for (number, disk) in iter::once(&machine.disk).chain(&machine.volumes).enumerate() {
-            let (set, name) = (number + 1, node_name(number));
+            let (set, mut name) = (number + 1, node_name(number));
             // One cache is enough, the host's own of the file below the loop device.
             let access = if disk.writable { "read-only=off,discard=unmap" } else { "read-only=on" };
             add("-add-fd", format!("fd={},set={set}", disk.fd));
             let file = format!("filename=/dev/fdset/{set},cache.direct=on");
             add("-blockdev", format!("driver=host_device,node-name={name},{file},{access}"));
+            if machine.manner.limits.disk.is_some() {
+                // One limit for all of them together.
+                let above = format!("limited-{name}");
+                add(
+                    "-blockdev",
+                    format!("driver=throttle,node-name={above},throttle-group=limit,file={name}"),
+                );
+                name = above;
+            }
             // A host that is full, or whose disk fails, stops the guest, which then never sees a write fail: what could
             // not be done is done again when it goes on.
             add("-device", format!("virtio-blk-device,drive={name},werror=stop,rerror=stop"));
@@ -48,21 +77,39 @@ impl Vmm for Qemu {
 
         let mac = machine.network.mac.map(|byte| format!("{byte:02x}")).join(":");
         add("-netdev", format!("tap,id=net,fd={},vhost=off", machine.network.tap));
-        add("-device", format!("virtio-net-device,netdev=net,mac={mac}"));
+        add("-device", format!("virtio-net-device,netdev=net,id={CARD},mac={mac}"));
 
-        add("-chardev", format!("socket,id=agent,fd={},server=on,wait=off", machine.agent));
-        add("-device", "virtio-serial-device,max_ports=2".into());
-        add("-device", format!("virtserialport,chardev=agent,name={AGENT_PORT}"));
+        // One way to the guest's agent, not two.
+        match machine.vsock {
+            Some(vsock) => {
+                add("-device", format!("vhost-vsock-device,guest-cid={},vhostfd={}", vsock.cid, vsock.fd));
+            }
+            None => {
+                add("-chardev", format!("socket,id=agent,fd={},server=on,wait=off", machine.agent));
+                add("-device", "virtio-serial-device,max_ports=2".into());
+                add("-device", format!("virtserialport,chardev=agent,name={AGENT_PORT}"));
+            }
+        }
         add("-chardev", format!("socket,id=console,fd={},server=on,wait=off", machine.console));
         add("-serial", "chardev:console".into());
         add("-chardev", format!("socket,id=control,fd={},server=on,wait=off", machine.control));
         add("-mon", "chardev=control,mode=control".into());
         add("-device", "virtio-rng-device".into());
+        // What the guest frees goes back to the host by itself.
+        add(
+            "-device",
+            format!("virtio-balloon-device,id={BALLOON},free-page-reporting=on,deflate-on-oom=on"),
+        );
+        if machine.manner.incoming {
+            // The state comes over QMP, as a descriptor.
+            arguments.extend(["-S", "-incoming", "defer"].map(String::from));
+        }
+        let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
 
         add("-display", "none".into());
         add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into());
         arguments.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(String::from));
-        Command { program: PathBuf::from(PROGRAM), arguments }
+        Command { programs: vec![PathBuf::from(PROGRAM)], arguments }
     }
 }
 
@@ -77,7 +124,7 @@ fn node_name(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Disk, Fd, Network};
+    use crate::{Disk, Fd, IoLimits, Manner, Network, Vsock};
     use banger_model::{Cpus, MachineSize};
 
     fn machine() -> Machine {
@@ -93,6 +140,8 @@ mod tests {
             agent: Fd(8),
             console: Fd(9),
             control: Fd(10),
+            vsock: None,
+            manner: Manner::default(),
         }
     }
 
@@ -110,7 +159,7 @@ mod tests {
     #[test]
     fn the_whole_command() {
         let command = Qemu.command(&machine());
-        assert_eq!(command.program, PathBuf::from("/usr/bin/qemu-system-x86_64"));
+        assert_eq!(command.programs, [PathBuf::from("/usr/bin/qemu-system-x86_64")]);
         let expected = [
             "-machine microvm,acpi=on,rtc=on,usb=off,graphics=off,mem-merge=off",
             "-accel tcg,thread=multi",
@@ -128,7 +177,7 @@ mod tests {
              read-only=off,discard=unmap",
             "-device virtio-blk-device,drive=root,werror=stop,rerror=stop",
             "-netdev tap,id=net,fd=7,vhost=off",
-            "-device virtio-net-device,netdev=net,mac=02:ba:6e:00:0f:a1",
+            "-device virtio-net-device,netdev=net,id=net0,mac=02:ba:6e:00:0f:a1",
             "-chardev socket,id=agent,fd=8,server=on,wait=off",
             "-device virtio-serial-device,max_ports=2",
             "-device virtserialport,chardev=agent,name=org.banger.agent.0",
@@ -137,6 +186,7 @@ mod tests {
             "-chardev socket,id=control,fd=10,server=on,wait=off",
             "-mon chardev=control,mode=control",
             "-device virtio-rng-device",
+            "-device virtio-balloon-device,id=balloon,free-page-reporting=on,deflate-on-oom=on",
             "-display none",
             "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
             "-nodefaults -no-user-config -no-reboot",
@@ -161,6 +211,36 @@ mod tests {
         let [disk] = &values(&machine, "-blockdev")[..] else { panic!("not one disk") };
         assert!(disk.ends_with(",read-only=on"), "{disk}");
         assert!(!disk.contains("discard"));
+    }
+
+    #[test]
+    fn a_limit_is_a_filter_above_each_disk() {
+        let limits = IoLimits { disk: Some(Bytes::mib(10)), network: None };
+        let volumes = vec![Disk { fd: Fd(11), writable: true }];
+        let machine = Machine { manner: Manner { limits, ..Manner::default() }, volumes, ..machine() };
+        assert_eq!(values(&machine, "-object"), ["throttle-group,id=limit,x-bps-total=10485760"]);
+        let disks = values(&machine, "-blockdev");
+        let filters: Vec<_> = disks.iter().filter(|disk| disk.starts_with("driver=throttle,")).collect();
+        assert_eq!((disks.len(), filters.len()), (4, 2), "{disks:?}");
+        let devices = values(&machine, "-device");
+        let drives = devices.iter().filter(|device| device.contains("drive="));
+        assert!(drives.clone().all(|drive| drive.contains("drive=limited-")), "{devices:?}");
+    }
+
+    #[test]
+    fn a_snapshots_vm_waits_for_its_state() {
+        let arguments =
+            arguments(&Machine { manner: Manner { incoming: true, ..Manner::default() }, ..machine() });
+        assert!(arguments.windows(3).any(|three| three == ["-S", "-incoming", "defer"]));
+        assert!(!super::tests::arguments(&super::tests::machine()).contains(&"-S".to_owned()));
+    }
+
+    #[test]
+    fn vsock_is_a_descriptor_too() {
+        let vsock = Some(Vsock { fd: Fd(11), cid: 10 });
+        let devices = values(&Machine { vsock, ..machine() }, "-device");
+        assert!(devices.contains(&"vhost-vsock-device,guest-cid=10,vhostfd=11".to_owned()), "{devices:?}");
+        assert!(!devices.iter().any(|device| device.contains("virtserialport")), "{devices:?}");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The client of QEMU's control socket.
 
-use crate::{Event, Message};
+use crate::{Event, Message, send_fd::send_with};
 use serde_json::{Value, json};
-use std::{collections::VecDeque, io};
+use std::{collections::VecDeque, io, os::fd::BorrowedFd};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -184,12 +184,30 @@ impl Qmp {
         }
     }
 
-    async fn execute(&mut self, command: &'static str) -> Result<Value, QmpError> {
+    pub(crate) async fn execute(&mut self, command: &'static str) -> Result<Value, QmpError> {
+        self.execute_with(command, json!({}), None).await
+    }
+
+    /// Carries out a command, with a descriptor beside it if there is one.
+    pub(crate) async fn execute_with(
+        &mut self,
+        command: &'static str,
+        arguments: Value,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<Value, QmpError> {
         self.last_id += 1;
         let asked = self.last_id;
-        let mut line = json!({"execute": command, "id": asked}).to_string();
+        let mut object = json!({"execute": command, "id": asked});
+        if arguments.as_object().is_some_and(|arguments| !arguments.is_empty()) {
+            object["arguments"] = arguments;
+        }
+        let mut line = object.to_string();
         line.push('\n');
-        self.stream.write_all(line.as_bytes()).await?;
+        let sent = match descriptor {
+            Some(descriptor) => send_with(&self.stream, line.as_bytes(), descriptor).await?,
+            None => 0,
+        };
+        self.stream.write_all(&line.as_bytes()[sent..]).await?;
         loop {
             match self.message().await? {
                 Message::Return { id: Some(id), value } if id == asked => return Ok(value),

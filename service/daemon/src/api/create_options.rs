@@ -1,6 +1,7 @@
 //! What CreateVM is asked for: its options, and the one request that they, the configuration and the host make.
 
 use crate::{
+    config::VmmChoice,
     gate::Caller,
     kernels::{self, HOST, Kernel},
     ops::{
@@ -12,6 +13,7 @@ use crate::{
     volumes::{self, Asked},
 };
 use banger_dbus::{Dict, Error, Options, Port};
+use banger_host::{IoLimits, VmmKind};
 use banger_model::{Bytes, Cpus, MachineSize, NetworkMode, NetworkRules, PublishedPort, Restart, VmName};
 
 /// A port as it travels, read.
@@ -42,6 +44,8 @@ pub struct CreateOptions {
     environment: Vec<String>,
     user: String,
     working_directory: String,
+    vmm: VmmChoice,
+    limits: IoLimits,
     autostart: bool,
     restart: Restart,
     idle_stop: u32,
@@ -73,6 +77,11 @@ impl CreateOptions {
             environment: options.take_or_default("environment")?,
             user: options.take_or_default("user")?,
             working_directory: options.take_or_default("working-directory")?,
+            vmm: vmm_choice(options.take("vmm")?)?,
+            limits: IoLimits {
+                disk: limit(&mut options, "disk-bytes-per-second")?,
+                network: limit(&mut options, "network-bytes-per-second")?,
+            },
             autostart: options.take_or_default("autostart")?,
             restart: match options.take::<String>("restart")? {
                 Some(policy) => policy.parse()?,
@@ -100,6 +109,17 @@ impl CreateOptions {
             None => kernels::find_for_image(service, &image.kernel)?,
         };
         Ok((found, wanted))
+    }
+
+    /// QEMU limits disks, and leaves networks to their hosts.
+    fn check_limits(&self, service: &Service) -> Result<(), Error> {
+        let vmm = self.vmm.forced().or(service.config.vmm.forced());
+        if self.limits.network.is_some() && vmm != Some(VmmKind::Firecracker) {
+            return Err(Error::InvalidSpec(
+                "network-bytes-per-second is what Firecracker can do and QEMU cannot: say vmm \"firecracker\" too".into(),
+            ));
+        }
+        Ok(())
     }
 
     /// What its packets may.
@@ -158,6 +178,8 @@ impl CreateOptions {
             environment: self.environment.clone(),
             user: self.user.clone(),
             working_directory: self.working_directory.clone(),
+            vmm: self.vmm,
+            limits: self.limits,
             ends_with_main: !self.command.is_empty(),
             autostart: self.autostart,
             restart: self.restart,
@@ -166,6 +188,7 @@ impl CreateOptions {
             disk_backend: service.backends.choose(service.is_registered(&image))?,
             volumes,
         };
+        self.check_limits(service)?;
         change::check(&spec)?;
         let (start, owner) = (self.start, caller.uid);
         let request = Create { name, image, kernel, spec, volumes: fresh, start, owner };
@@ -174,6 +197,29 @@ impl CreateOptions {
         create::check_name(service, &request)?;
         Ok(request)
     }
+}
+
+/// The least that a limit may be: below it, a VM would not come up within its time.
+const LEAST_LIMIT: Bytes = Bytes::mib(1);
+
+/// The most that the VMMs can count.
+const MOST_LIMIT: Bytes = Bytes::gib(1 << 10);
+
+fn limit(options: &mut Options, name: &'static str) -> Result<Option<Bytes>, Error> {
+    let limit: Option<Bytes> = options.take(name)?;
+    match limit {
+        Some(limit) if limit < LEAST_LIMIT || limit > MOST_LIMIT => Err(Error::InvalidSpec(format!(
+            "{name} is {} bytes, outside {LEAST_LIMIT} to {MOST_LIMIT}",
+            limit.0
+        ))),
+        limit => Ok(limit),
+    }
+}
+
+fn vmm_choice(word: Option<String>) -> Result<VmmChoice, Error> {
+    let Some(word) = word else { return Ok(VmmChoice::Auto) };
+    VmmChoice::of(&word)
+        .ok_or_else(|| Error::InvalidSpec("vmm is none of \"auto\", \"qemu\" and \"firecracker\"".into()))
 }
 
 fn asked(volumes: Vec<(String, String, bool)>) -> Vec<Asked> {

@@ -12,15 +12,17 @@ use crate::{
         exec::{self, Run},
         kill,
         lifecycle::{self, Stop},
-        network, pause, port, stats, wait,
+        network, pause, port,
+        snapshot::{self, Fork},
+        stats, wait,
     },
     service::Service,
-    show,
+    show, snapshots,
     store::VmRow,
 };
 use banger_agent::WindowSize;
 use banger_dbus::{Dict, DictWriter, Error, Options, Port, names};
-use banger_model::{ImageName, JobKind, VmEvent, VmId};
+use banger_model::{ImageName, JobKind, VmEvent, VmId, VmName};
 use banger_polkit::{Details, Operation};
 use std::{future::Future, sync::Arc, time::Duration};
 use zbus::{OwnedFd, OwnedObjectPath, message::Header};
@@ -146,6 +148,99 @@ impl VmObject {
             lifecycle::stop(&service, id, how, &job).await
         };
         self.job(allowed, JobKind::StopVm, false, work).await
+    }
+
+    /// Takes a snapshot of it while it runs or is paused: memory, devices and disk at one moment. The guest stands still
+    /// meanwhile. Its name is a DNS label. Needs `org.banger.manager.vm-run`.
+    #[zbus(out_args("job"))]
+    async fn snapshot(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        name: &str,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        no_options(options)?;
+        let name: VmName = name.parse()?;
+        let allowed = self.may(&header, Operation::RunVm).await?;
+        let work = |service: Arc<Service>, id, job: Arc<Job>| async move {
+            snapshot::snapshot(&service, id, &name, &job).await
+        };
+        self.job(allowed, JobKind::SnapshotVm, false, work).await
+    }
+
+    /// Its snapshots, by name: name, vmm and accel s; created, memory and disk t, the bytes that they take.
+    #[zbus(out_args("snapshots"))]
+    async fn list_snapshots(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: Dict,
+    ) -> Result<Vec<Dict>, Error> {
+        no_options(options)?;
+        let (_, vm) = self.may(&header, Operation::UseVm).await?;
+        let all = snapshots::all(&self.service, vm.id)?;
+        let info = |(name, one): &(VmName, _)| snapshots::info(&self.service, vm.id, name, one).into_dict();
+        Ok(all.iter().map(info).collect())
+    }
+
+    /// Deletes a snapshot of it. VMs that went on from it do not need it.
+    async fn delete_snapshot(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        name: &str,
+        options: Dict,
+    ) -> Result<(), Error> {
+        no_options(options)?;
+        let name: VmName = name.parse()?;
+        let (_, vm) = self.may(&header, Operation::ManageVm).await?;
+        let machine = self.service.machines.of(vm.id);
+        // One that something goes on from stays until it has.
+        let _turn = machine.turn.lock().await;
+        Ok(snapshots::remove(&self.service, vm.id, &name)?)
+    }
+
+    /// Goes back to a snapshot: what the VM does is ended, and its guest goes on from there, with the right time. The job
+    /// ends when the guest answers. Needs `org.banger.manager.vm-run`.
+    #[zbus(out_args("job"))]
+    async fn restore(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        name: &str,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        no_options(options)?;
+        let name: VmName = name.parse()?;
+        let allowed = self.may(&header, Operation::RunVm).await?;
+        snapshots::read(&self.service, allowed.1.id, &name)?;
+        let work = |service: Arc<Service>, id, job: Arc<Job>| async move {
+            snapshot::restore(&service, id, &name, &job).await
+        };
+        self.job(allowed, JobKind::RestoreVm, false, work).await
+    }
+
+    /// Makes another VM, `name`, whose guest goes on from this one's snapshot `snapshot` s, or without that option from this
+    /// moment: with MAC address, addresses, machine id and random numbers of its own. The job's result has `vm` o. Needs
+    /// `org.banger.manager.vm-run`.
+    #[zbus(out_args("job"))]
+    async fn fork(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        name: &str,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, Error> {
+        let mut options = Options::new(options);
+        let from: Option<String> = options.take("snapshot")?;
+        options.finish()?;
+        let name: VmName = name.parse()?;
+        let from: Option<VmName> = from.map(|from| from.parse()).transpose()?;
+        let (caller, vm) = self.may(&header, Operation::RunVm).await?;
+        check_quota(&self.service, caller.uid)?;
+        if let Some(from) = &from {
+            snapshots::read(&self.service, vm.id, from)?;
+        }
+        let request = Fork { parent: vm.id, name, snapshot: from, owner: vm.owner };
+        let (service, subject) = (self.service.clone(), request.name.to_string());
+        let new = NewJob { kind: JobKind::ForkVm, subject, owner: caller.uid, cancellable: false };
+        Ok(self.service.jobs.start(new, |job| snapshot::fork(service, request, job)).await?.path())
     }
 
     /// Stops its processors; memory, disk and addresses stay as they are. One that is paused is no error.

@@ -1,7 +1,7 @@
 //! What VMs run by.
 
 use super::Finding;
-use crate::{kernels, ops::start, service::Service};
+use crate::{kernels, ops::choose, service::Service};
 use std::path::Path;
 use zbus::{fdo::DBusProxy, names::BusName};
 
@@ -49,7 +49,7 @@ pub fn kvm(service: &Service) -> Finding {
     if let Some(accel) = service.config.accel.forced() {
         return Finding::note(format!("the configuration wants {accel} and nothing else"), "");
     }
-    match start::kvm_works(service) {
+    match choose::kvm_works(service) {
         Ok(Some(true)) => Finding::ok("KVM runs guests"),
         Ok(Some(false)) => Finding::warning(
             "KVM did not run a guest since this host was booted: VMs are emulated, which is slow",

@@ -251,6 +251,8 @@ mod tests {
             environment: Vec::new(),
             user: String::new(),
             working_directory: String::new(),
+            vmm: crate::config::VmmChoice::Auto,
+            limits: banger_host::IoLimits::default(),
             ends_with_main: false,
             autostart: false,
             restart: Restart::No,

@@ -1,6 +1,10 @@
 //! A VM's changes of state: start, stop, restart, kill, delete. One operation at a time holds a VM's turn.
 
-use super::{change, idle, restart, start, steps::take_down};
+use super::{
+    change, idle, restart,
+    start::{self, Incoming},
+    steps::take_down,
+};
 use crate::{error::Error, fault, jobs::Job, machines::Live, monitor, service::Service, store::VmRow};
 use banger_model::{DeleteStep, Phase, Plan, StopStep, VmEvent, VmId, VmState};
 use std::{sync::Arc, time::Duration};
@@ -35,6 +39,20 @@ pub async fn start(service: &Arc<Service>, id: VmId, job: &Job) -> Result<(), Er
 async fn start_first(service: &Arc<Service>, id: VmId, job: &Job) -> Result<(), Error> {
     let machine = service.machines.of(id);
     let _turn = machine.turn.lock().await;
+    start_with_turn(service, id, job, None).await
+}
+
+/// The same, for who has the VM's turn; its guest may go on from a snapshot instead of booting.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_with_turn(
+    service: &Arc<Service>,
+    id: VmId,
+    job: &Job,
+    incoming: Option<Incoming>,
+) -> Result<(), Error> {
+    let machine = service.machines.of(id);
     let vm = service.vm(id)?;
     if vm.state == VmState::Running {
         return Ok(());
@@ -50,7 +68,7 @@ async fn start_first(service: &Arc<Service>, id: VmId, job: &Job) -> Result<(), 
     service.vm_changed(id).await;
     let cancel = job.cancel.child_token();
     machine.set_start(&cancel);
-    let up = match start::bring_up(service, &vm, job, &cancel).await {
+    let up = match start::bring_up(service, &vm, job, &cancel, incoming.as_ref()).await {
         Ok((live, accel)) => {
             let written = service.store.set_vm_running(id, accel, crate::ids::now().seconds, &phases(&live));
             written.map(|()| live).map_err(Error::from)
@@ -265,10 +283,11 @@ pub(crate) async fn enter(service: &Service, vm: &VmRow, event: VmEvent, why: &s
 /// Waits for a VM's process to go by itself (the guest powered off, or the VMM died), then cleans up.
 /// Also brings the connection to the guest back when only that was lost.
 pub async fn watch(service: Arc<Service>, id: VmId, live: Arc<Live>) {
+    let Ok(vm) = service.vm(id) else { return };
     tokio::select! {
         () = live.console.closed() => {}
         () = live.ending.cancelled() => return,
-        () = start::keep_agent(&service, id, &live) => {}
+        () = start::keep_agent(&service, (id, vm.slot), &live) => {}
         () = idle::watch(&service, id, &live) => {}
     }
     let machine = service.machines.of(id);

@@ -3,10 +3,12 @@
 
 pub mod bundle;
 pub mod change;
+pub mod choose;
 pub mod commit;
 pub mod create;
 pub mod exec;
 pub mod export;
+pub mod firecracker;
 pub mod idle;
 pub mod images;
 pub mod import;
@@ -21,6 +23,7 @@ pub mod publish;
 pub mod pull;
 pub mod register;
 pub mod restart;
+pub mod snapshot;
 pub mod start;
 pub mod stats;
 pub mod steps;

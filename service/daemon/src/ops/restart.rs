@@ -1,6 +1,6 @@
 //! VMs that start by themselves: with the host, and again after they ended.
 
-use super::{lifecycle, start::boot_id};
+use super::{choose::boot_id, lifecycle};
 use crate::{
     error::Error,
     jobs::{Job, NewJob},

@@ -1,20 +1,34 @@
 //! Bringing a VM up: the choice of what runs it, and the first words with its guest.
 
-use super::steps::{self, Attempt};
-use crate::{console::Console, error::Error, jobs::Job, machines::Live, service::Service, store::VmRow};
+use super::{
+    choose::{self, Choice},
+    steps::{self, Attempt},
+};
+use crate::{
+    console::Console, error::Error, jobs::Job, machines::Live, reach, service::Service, store::VmRow,
+};
 use banger_agent::Agent;
 use banger_host::{HostError, Refusal, Verb};
-use banger_model::{Accel, Phase, Plan, VmId};
-use std::{sync::Arc, time::Duration};
-use tokio::net::UnixStream;
+use banger_model::{Accel, MachineSize, Phase, Plan, Slot, VmId};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// Pauses between two attempts to reach an agent that does not answer.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The fact under which it is remembered whether KVM runs guests on this boot of the host.
-const KVM: &str = "kvm";
+/// A snapshot from which a guest goes on, instead of booting.
+#[derive(Debug, Clone)]
+pub struct Incoming {
+    /// What ran it, and has to run it again.
+    pub way: Choice,
+    /// Its size then.
+    pub size: MachineSize,
+    /// The snapshot's folder.
+    pub place: PathBuf,
+    /// A new machine id, for another VM than the snapshot's.
+    pub machine_id: Option<String>,
+}
 
 /// Carries out the plan. On failure the journal tells what there is to undo.
 ///
@@ -25,30 +39,36 @@ pub async fn bring_up(
     vm: &VmRow,
     job: &Job,
     cancel: &CancellationToken,
+    incoming: Option<&Incoming>,
 ) -> Result<(Arc<Live>, Accel), Error> {
     job.phase(Phase::Initramfs);
     let boot = service.kernels.boot(service, &vm.kernel).await?;
-    let mut kvm_failed = false;
-    for (accel, trial) in choices(service)? {
-        let bound = Duration::from_secs(match trial {
+    let mut failed = Vec::new();
+    let ways = match incoming {
+        // What was written by one is read by that alone.
+        Some(incoming) => vec![incoming.way],
+        None => choose::choices(service, vm.spec.vmm)?,
+    };
+    for way in ways {
+        let bound = Duration::from_secs(match way.trial {
             true => service.config.timeouts.first_kvm_boot,
             false => service.config.timeouts.boot,
         });
-        let attempt = Attempt { boot: &boot, accel, bound, job, cancel, pid: 0, live: None };
+        let attempt = Attempt { boot: &boot, way, incoming, bound, job, cancel, pid: 0, live: None };
         match steps::carry_out(service, vm, attempt).await {
             Ok(live) => {
-                match (accel, kvm_failed) {
-                    (Accel::Kvm, _) => service.store.remember(KVM, &format!("works {}", boot_id()))?,
-                    // Only now is it sure that KVM was the reason.
-                    (Accel::Tcg, true) => service.store.remember(KVM, &format!("fails {}", boot_id()))?,
-                    (Accel::Tcg, false) => {}
+                choose::remember(service, way, true)?;
+                // Only now is it sure that they were the reason.
+                for way in failed {
+                    choose::remember(service, way, false)?;
                 }
-                return Ok((live, accel));
+                return Ok((live, way.accel));
             }
-            Err(error) if trial && may_be_kvms(&error) => {
-                tracing::warn!(vm = %vm.id, %error, "KVM does not run guests on this host: emulating, which is slow");
+            Err(error) if way.trial && may_be_the_ways(&error) => {
+                let slow = "what comes next may be slower";
+                tracing::warn!(vm = %vm.id, %error, "{} on {} does not run guests on this host: {slow}", way.vmm, way.accel);
                 steps::take_down(service, vm.id, Plan::Rollback).await?;
-                kvm_failed = true;
+                failed.push(way);
             }
             Err(error) => return Err(error),
         }
@@ -58,43 +78,16 @@ pub async fn bring_up(
     ))
 }
 
-/// Whether a start may have failed because of KVM: there is no /dev/kvm, QEMU ended, or the guest says nothing.
-fn may_be_kvms(error: &Error) -> bool {
+/// Whether a start may have failed because of what ran it: there is no /dev/kvm, the VMM ended or refused, or the guest
+/// says nothing.
+fn may_be_the_ways(error: &Error) -> bool {
     match error {
-        Error::VmmFailed { .. } | Error::GuestSilent { .. } => true,
+        Error::VmmFailed { .. } | Error::GuestSilent { .. } | Error::Monitor(_) => true,
         Error::Host(HostError::Refused { verb: Verb::StartVm, kind, .. }) => {
             matches!(kind, Refusal::HostNotReady | Refusal::Vmm)
         }
         _ => false,
     }
-}
-
-/// Whether KVM runs guests on this boot of the host; none before it has been tried.
-///
-/// # Errors
-/// When the database fails.
-pub fn kvm_works(service: &Service) -> Result<Option<bool>, Error> {
-    let remembered = service.store.fact(KVM)?;
-    let verdict = remembered.as_deref().and_then(|fact| fact.split_once(' '));
-    Ok(verdict.filter(|(_, at)| *at == boot_id()).map(|(verdict, _)| verdict == "works"))
-}
-
-/// What to try, in order; `true` for a trial, after whose failure comes the next. Whether there is a /dev/kvm is for the
-/// helper to say: this service sees no devices.
-fn choices(service: &Service) -> Result<Vec<(Accel, bool)>, Error> {
-    if let Some(accel) = service.config.accel.forced() {
-        return Ok(vec![(accel, false)]);
-    }
-    Ok(match kvm_works(service)? {
-        Some(true) => vec![(Accel::Kvm, false)],
-        Some(false) => vec![(Accel::Tcg, false)],
-        None => vec![(Accel::Kvm, true), (Accel::Tcg, false)],
-    })
-}
-
-/// Tells one boot of the host from the next (random(4)): a module may be there after it that was not before.
-pub(super) fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// Connects to a VM's console and waits until its guest is ready.
@@ -107,13 +100,13 @@ pub async fn first_answer(
     bound: Duration,
     cancel: &CancellationToken,
 ) -> Result<(Arc<Console>, Agent), Error> {
-    let Ok(console) = connect_console(service, vm.id).await else {
+    let Ok(console) = reach::console(service, vm.id).await else {
         return Err(ended_early(service, vm, String::new()).await);
     };
     let agent = tokio::select! {
         biased;
         // A guest that did all that it had to do may have answered and be gone.
-        agent = reach_agent(service, vm.id) => Ok(agent),
+        agent = reach_agent(service, vm.id, vm.slot) => Ok(agent),
         () = console.closed() => Err(ended_early(service, vm, console.tail()).await),
         () = cancel.cancelled() => Err(Error::Cancelled),
         () = tokio::time::sleep(bound) => {
@@ -128,29 +121,14 @@ async fn ended_early(service: &Service, vm: &VmRow, console: String) -> Error {
     Error::VmmFailed { name: vm.name.to_string(), why, console }
 }
 
-/// Connects to the serial port of a VM.
-///
-/// # Errors
-/// When its process is gone.
-pub async fn connect_console(service: &Service, id: VmId) -> Result<Arc<Console>, Error> {
-    let path = service.socket(id, "console.sock");
-    let port = UnixStream::connect(&path).await.map_err(|e| Error::disk(&path, e))?;
-    let log = service.console_log(id);
-    Console::take(port, &log, service.config.console.log.0).map_err(|e| Error::disk(&log, e))
-}
-
 /// Connects to the agent of a VM and waits until its guest is ready. A connection that breaks is made again: the
 /// caller knows when the VM's process is gone, or the time is over.
-async fn reach_agent(service: &Service, id: VmId) -> Agent {
-    let path = service.socket(id, "agent.sock");
+pub async fn reach_agent(service: &Service, id: VmId, slot: Slot) -> Agent {
     let mut pause = SHORTEST_PAUSE;
     loop {
-        let error = match UnixStream::connect(&path).await {
-            Ok(port) => match Agent::connect(port).await {
-                Ok(agent) => return agent,
-                Err(error) => error.to_string(),
-            },
-            Err(error) => error.to_string(),
+        let error = match reach::agent(service, id, slot).await {
+            Ok(agent) => return agent,
+            Err(error) => error,
         };
         tracing::debug!(vm = %id, error, "the guest does not answer yet");
         tokio::time::sleep(pause).await;
@@ -159,14 +137,14 @@ async fn reach_agent(service: &Service, id: VmId) -> Agent {
 }
 
 /// Brings the connection to the guest back whenever it is lost. Never returns.
-pub async fn keep_agent(service: &Service, id: VmId, live: &Live) {
+pub async fn keep_agent(service: &Service, (id, slot): (VmId, Slot), live: &Live) {
     loop {
         if let Some(agent) = live.agent() {
             agent.closed().await;
             live.set_agent(None);
             tracing::warn!(vm = %id, "the connection to the guest was lost");
         }
-        live.set_agent(Some(reach_agent(service, id).await));
+        live.set_agent(Some(reach_agent(service, id, slot).await));
     }
 }
 

@@ -1,11 +1,16 @@
 //! The steps of a start: the one place that says what carries each out, and what undoes it.
 
-use super::{create, network, start::first_answer};
-use crate::{
-    error::Error, fault, jobs::Job, kernels::Boot, machines::Live, service::Service, store::VmRow, volumes,
+use super::{
+    choose::Choice,
+    create, firecracker, network, snapshot,
+    start::{Incoming, first_answer},
 };
-use banger_host::{StartVm, VmmKind};
-use banger_model::{Accel, DiskNumber, Phase, Plan, StartStep, VmId};
+use crate::{
+    error::Error, fault, jobs::Job, kernels::Boot, machines::Live, service::Service, snapshots, store::VmRow,
+    volumes,
+};
+use banger_host::{Manner, StartVm, VmmKind};
+use banger_model::{DiskNumber, Phase, Plan, StartStep, VmId};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -13,8 +18,10 @@ use tokio_util::sync::CancellationToken;
 pub struct Attempt<'a> {
     /// The kernel.
     pub boot: &'a Boot,
-    /// What runs the guest's instructions.
-    pub accel: Accel,
+    /// What runs the VM.
+    pub way: Choice,
+    /// The snapshot from which the guest goes on, instead of booting.
+    pub incoming: Option<&'a Incoming>,
     /// How long the guest may take to answer.
     pub bound: Duration,
     /// What is told how far it is.
@@ -46,22 +53,47 @@ async fn act(
             let image = service.image(vm.image)?;
             let place = create::place(service, vm);
             let settings = create::settings(&image.config, &vm.spec, Some(&vm.name), Some(place))?;
-            let (kernel, initrd) = attempt.boot.sealed(&settings)?;
+            let way = attempt.way;
+            let (kernel, initrd) = attempt.boot.sealed(way.vmm, &settings).await?;
+            let manner = Manner {
+                limits: vm.spec.limits,
+                incoming: attempt.incoming.is_some(),
+                vsock: attempt.boot.has_vsock,
+            };
+            let folder = match way.vmm.vmm().opens_by_name() {
+                true => {
+                    let folder = snapshots::open_folder(service, vm.id)?;
+                    if let Some(incoming) = attempt.incoming {
+                        snapshot::hand_over(service, vm.id, &incoming.place)?;
+                    }
+                    Some(folder)
+                }
+                false => None,
+            };
             let start = StartVm {
                 vm: vm.id,
                 slot: vm.slot,
-                size: vm.spec.size,
-                accel: attempt.accel,
-                vmm: VmmKind::Qemu,
+                size: attempt.incoming.map_or(vm.spec.size, |incoming| incoming.size),
+                accel: way.accel,
+                vmm: way.vmm,
+                manner,
+                snapshot: folder,
                 kernel,
                 initrd,
             };
             attempt.pid = service.host.start_vm(start).await?;
-            Ok(())
+            match (attempt.incoming, way.vmm) {
+                (Some(incoming), _) => snapshot::load(service, vm, &incoming.place).await,
+                (None, VmmKind::Qemu) => Ok(()),
+                (None, VmmKind::Firecracker) => firecracker::configure(service, vm).await,
+            }
         }
         StartStep::AwaitGuest => {
             attempt.job.phase(Phase::Booting);
             let (console, agent) = first_answer(service, vm, attempt.bound, attempt.cancel).await?;
+            if let Some(incoming) = attempt.incoming {
+                snapshot::identify(service, vm, &agent, incoming.machine_id.clone()).await?;
+            }
             attempt.live = Some(Live::new(attempt.pid, console, Some(agent)));
             Ok(())
         }

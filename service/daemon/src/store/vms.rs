@@ -1,7 +1,9 @@
 //! VMs in the database, and the journal of the steps of their start.
 
 use super::{Store, StoreError, deleted, inserted, json, parsed, to_json};
+use crate::config::VmmChoice;
 use banger_agent::ExitStatus;
+use banger_host::IoLimits;
 use banger_model::{
     Accel, DiskBackend, ImageId, MachineSize, ModelError, NetworkRules, Restart, Slot, StartStep, Uid, VmId,
     VmName, VmState, VolumeId,
@@ -26,6 +28,12 @@ pub struct VmSpec {
     pub user: String,
     /// The folder that it runs in; empty for the image's own.
     pub working_directory: String,
+    /// What is to run it.
+    #[serde(default)]
+    pub vmm: VmmChoice,
+    /// The most that it may do.
+    #[serde(default)]
+    pub limits: IoLimits,
     /// Whether the VM ends when that command does.
     #[serde(default)]
     pub ends_with_main: bool,

@@ -62,6 +62,16 @@ pub fn boot_file(what: &str, fd: impl AsFd) -> Result<()> {
     }
 }
 
+/// Checks a folder of one of `owners`.
+pub fn folder(what: &str, fd: impl AsFd, owners: &[u32]) -> Result<()> {
+    let stat = fstat(fd).map_err(|error| wrong(what, error))?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory if owners.contains(&stat.st_uid) => Ok(()),
+        FileType::Directory => Err(wrong(what, format!("belongs to uid {}", stat.st_uid))),
+        other => Err(wrong(what, format!("is not a folder but {other:?}"))),
+    }
+}
+
 /// Checks a kernel of the host that has been opened.
 pub fn host_kernel(fd: impl AsFd) -> Result<()> {
     let stat = fstat(fd).map_err(|error| system("the kernel")(error.into()))?;
@@ -175,6 +185,15 @@ mod tests {
             file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))
         });
         assert!(kind(boot_file("the kernel", private.unwrap())).1.contains("readable"));
+    }
+
+    #[test]
+    fn a_folder_is_an_own_one() {
+        let place = tempfile::tempdir().unwrap();
+        let open = File::open(place.path()).unwrap();
+        assert_eq!(folder("it", &open, &[me()]), Ok(()));
+        assert!(kind(folder("it", &open, &[me() + 1])).1.contains("belongs to"));
+        assert!(kind(folder("it", File::open("/dev/null").unwrap(), &[me(), 0])).1.contains("not a folder"));
     }
 
     #[test]

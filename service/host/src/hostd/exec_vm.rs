@@ -5,11 +5,11 @@
 //! the descriptors. If the helper dies first, the socket ends and so does this. It says why it failed over
 //! the same socket, which a successful exec closes silently.
 
-use crate::ioctl;
-use banger_host::VmmKind;
+use crate::{ioctl, place};
 use banger_host::packet::{receive, send};
+use banger_host::{Manner, VmmKind};
 use banger_model::{Accel, MachineSize, Slot};
-use banger_vmm::{Disk, Fd, Machine, Network};
+use banger_vmm::{Disk, Fd, Machine, Network, Vsock};
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Resource, Rlimit, setrlimit, setsid, umask};
@@ -29,7 +29,9 @@ use std::process::{Command, ExitCode, Stdio};
 pub const ARGUMENT: &str = "exec-vm";
 
 /// What to run. Six descriptors come with it: kernel, initramfs, TAP, and the listening sockets of agent, console and
-/// control, in this order; then the disks, the root first.
+/// control, in this order; for a VMM that opens all by name, kernel, initramfs, folder for snapshots, the ends of the serial
+/// port's pipes for reading and writing, and again the latter. Then the disks, the root first, and perhaps an open
+/// `/dev/vhost-vsock`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExecVm {
@@ -41,8 +43,12 @@ pub struct ExecVm {
     pub accel: Accel,
     /// By what.
     pub vmm: VmmKind,
+    /// How it is run.
+    pub manner: Manner,
     /// For each disk, whether the guest writes to it.
     pub writable: Vec<bool>,
+    /// Whether `/dev/vhost-vsock` is the last descriptor.
+    pub has_vsock: bool,
     /// The speed of the host's time stamp counter, for a guest under emulation.
     pub tsc_khz: Option<u32>,
 }
@@ -51,15 +57,19 @@ pub struct ExecVm {
 const FIXED: usize = 6;
 
 /// What a VMM may use, where less than usual does (getrlimit(2)).
-const LIMITS: [(Resource, u64); 5] = [
+const LIMITS: [(Resource, u64); 4] = [
     (Resource::Core, 0),
     (Resource::Nofile, 1024),
     (Resource::Memlock, 64 << 10),
     // Threads of this user: 64 processors, QEMU's workers, and room.
     (Resource::Nproc, 512),
-    // Its standard error is the only file that it writes; devices are not concerned.
-    (Resource::Fsize, 1 << 20),
 ];
+
+/// The most that a file may grow to, in bytes: standard error is the only one that it writes; devices are not concerned.
+const MOST_FILE: u64 = 1 << 20;
+
+/// What a snapshot's file may have beside the memory, in bytes.
+const SNAPSHOT_EXTRA: u64 = 64 << 20;
 
 /// A guest's memory goes before the desktop's own programs do (proc_pid_oom_score_adj(5)).
 const OOM_SCORE: &str = "200";
@@ -78,11 +88,18 @@ fn run(socket: &OwnedFd) -> Result<std::convert::Infallible, String> {
     let told = receive(socket).map_err(step("what to run"))?;
     let (message, descriptors) = told.ok_or("nothing to run")?;
     let request: ExecVm = serde_json::from_slice(&message).map_err(|error| error.to_string())?;
-    if descriptors.len() != FIXED + request.writable.len() || request.writable.is_empty() {
+    let disks = request.writable.len();
+    if descriptors.len() != FIXED + disks + usize::from(request.has_vsock) || disks == 0 {
         return Err("wrong number of descriptors".into());
     }
+    let by_name = request.vmm.vmm().opens_by_name();
+    if by_name {
+        let [kernel, initrd, snapshot] = [0, 1, 2].map(|number: usize| descriptors[number].as_fd());
+        let disks = descriptors[FIXED..FIXED + disks].iter().map(AsFd::as_fd).collect();
+        place::enter(&place::Contents { uid: request.slot.uid(), kernel, initrd, disks, snapshot })?;
+    }
 
-    confine(request.slot, request.accel)?;
+    confine(&request)?;
 
     // Nothing but these goes along.
     ioctl::close_all_on_exec().map_err(step("closing descriptors"))?;
@@ -91,21 +108,29 @@ fn run(socket: &OwnedFd) -> Result<std::convert::Infallible, String> {
     }
     let machine = machine(&request, &descriptors).ok_or("wrong number of descriptors")?;
     let command = request.vmm.vmm().command(&machine);
-    let error = Command::new(&command.program)
-        .args(&command.arguments)
-        .env_clear()
-        .stdin(Stdio::null())
-        .current_dir("/")
-        .exec();
-    Err(format!("{}: {error}", command.program.display()))
+    let program = command.programs.iter().find(|program| program.exists());
+    let program = program.ok_or_else(|| format!("{} is not installed", request.vmm))?;
+    let end = |number: usize| -> Result<Stdio, String> {
+        let end = descriptors[number].try_clone().map_err(step("the serial port"))?;
+        Ok(end.into())
+    };
+    let mut child = Command::new(program);
+    child.args(&command.arguments).env_clear().stdin(Stdio::null()).current_dir("/");
+    if by_name {
+        // Its serial port.
+        child.stdin(end(3)?).stdout(end(4)?);
+    }
+    let error = child.exec();
+    Err(format!("{}: {error}", program.display()))
 }
 
 fn machine(request: &ExecVm, descriptors: &[OwnedFd]) -> Option<Machine> {
     let numbers: Vec<Fd> = descriptors.iter().map(|descriptor| Fd(descriptor.as_raw_fd())).collect();
-    let (fixed, disks) = numbers.split_first_chunk::<FIXED>()?;
+    let (fixed, rest) = numbers.split_first_chunk::<FIXED>()?;
     let [kernel, initrd, tap, agent, console, control] = *fixed;
+    let vsock = rest.last().filter(|_| request.has_vsock);
     let mut disks =
-        disks.iter().zip(&request.writable).map(|(fd, writable)| Disk { fd: *fd, writable: *writable });
+        rest.iter().zip(&request.writable).map(|(fd, writable)| Disk { fd: *fd, writable: *writable });
     Some(Machine {
         size: request.size,
         accel: request.accel,
@@ -118,16 +143,21 @@ fn machine(request: &ExecVm, descriptors: &[OwnedFd]) -> Option<Machine> {
         agent,
         console,
         control,
+        vsock: vsock.map(|fd| Vsock { fd: *fd, cid: request.slot.cid() }),
+        manner: request.manner,
     })
 }
 
 /// Gives up all that a VMM does not need. The order matters: what takes privileges comes before they go.
-fn confine(slot: Slot, accel: Accel) -> Result<(), String> {
+fn confine(request: &ExecVm) -> Result<(), String> {
     let step = |name: &'static str| move |error: rustix::io::Errno| format!("{name}: {error}");
+    let by_name = request.vmm.vmm().opens_by_name();
     setsid().map_err(step("setsid"))?;
-    umask(Mode::from_raw_mode(0o077));
+    // The group of what it makes is the service's, by the folder's mode.
+    umask(Mode::from_raw_mode(if by_name { 0o007 } else { 0o077 }));
     std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).map_err(|error| format!("OOM score: {error}"))?;
-    for (resource, limit) in LIMITS {
+    let most_file = if by_name { request.size.memory.0.saturating_add(SNAPSHOT_EXTRA) } else { MOST_FILE };
+    for (resource, limit) in LIMITS.into_iter().chain([(Resource::Fsize, most_file)]) {
         let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
         setrlimit(resource, limit).map_err(step("resource limits"))?;
     }
@@ -146,9 +176,9 @@ fn confine(slot: Slot, accel: Accel) -> Result<(), String> {
         }
     }
     clear_ambient_capability_set().map_err(step("ambient capabilities"))?;
-    set_thread_groups(&groups(accel)?).map_err(step("setgroups"))?;
+    set_thread_groups(&groups(request.accel)?).map_err(step("setgroups"))?;
     // The only thread's ids are the process's.
-    let (uid, gid) = (Uid::from_raw(slot.uid()), Gid::from_raw(slot.uid()));
+    let (uid, gid) = (Uid::from_raw(request.slot.uid()), Gid::from_raw(request.slot.uid()));
     set_thread_res_gid(gid, gid, gid).map_err(step("setresgid"))?;
     set_thread_res_uid(uid, uid, uid).map_err(step("setresuid"))?;
     let none = CapabilitySet::empty();

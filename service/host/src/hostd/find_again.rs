@@ -3,6 +3,7 @@
 
 use crate::fault;
 use crate::folder::Folder;
+use crate::lend;
 use crate::process::Process;
 use crate::record::{Record, boot_id};
 use crate::strays;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 pub fn find_again<S: System>(vms: &Path, verbs: &Verbs<S>, only_one: bool) -> io::Result<BTreeSet<VmId>> {
     let boot_id = boot_id()?;
     let mut known = BTreeSet::new();
+    let mut lost = Vec::new();
     let mut living = BTreeSet::new();
     for entry in std::fs::read_dir(vms)? {
         let name = entry?.file_name();
@@ -38,6 +40,7 @@ pub fn find_again<S: System>(vms: &Path, verbs: &Verbs<S>, only_one: bool) -> io
             // Nothing can reach its process, if it has one: it is a stray from now on.
             ended => {
                 let why = ended.err();
+                lost.extend(folder.lent_tap());
                 match folder.remove() {
                     Ok(()) => tracing::info!(%vm, why, "removed what a VM has left"),
                     Err(error) => tracing::error!(%vm, %error, "a VM's folder stays"),
@@ -48,6 +51,12 @@ pub fn find_again<S: System>(vms: &Path, verbs: &Verbs<S>, only_one: bool) -> io
     }
     if only_one {
         strays::end(&known)?;
+    }
+    // One that was lent outlives its VM.
+    for name in lost {
+        if let Err(error) = lend::take_back(&name) {
+            tracing::error!(name, %error, "a TAP stays");
+        }
     }
     Ok(living)
 }

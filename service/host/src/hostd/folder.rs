@@ -3,7 +3,8 @@
 use crate::record::Record;
 use crate::refused::{Result, system};
 use banger_model::VmId;
-use rustix::fs::{Gid, Uid, chown};
+use banger_vmm::firecracker::paths;
+use rustix::fs::{CWD, FileType, Gid, Mode, Uid, chown, mknodat};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -61,6 +62,48 @@ impl Folder {
         make().map_err(system(format!("listening at {}", path.display())))
     }
 
+    /// The part of it in which the VMM itself makes sockets, which the owner's group can reach: files there get that group.
+    pub fn own_part(&self, uid: u32, owner: Owner) -> Result<PathBuf> {
+        let path = self.path.join(paths::OUTSIDE);
+        let make = || {
+            DirBuilder::new().mode(0o700).create(&path)?;
+            fifo(&path.join(paths::METRICS_NAME), Uid::from_raw(uid), owner.gid, 0o660)?;
+            give(&path, Uid::from_raw(uid), owner.gid, 0o2710)
+        };
+        make().map_err(system(format!("making {}", path.display())))?;
+        Ok(path)
+    }
+
+    /// Writes down which TAP was lent: it has to be taken back, and the VMM has to be told.
+    pub fn note_tap(&self, name: &str, owner: Owner) -> io::Result<()> {
+        let path = self.path.join(paths::TAP_NAME);
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?
+            .write_all(name.as_bytes())?;
+        give(&path, Uid::ROOT, owner.gid, 0o640)
+    }
+
+    /// The TAP that was lent, if one was.
+    pub fn lent_tap(&self) -> Option<String> {
+        std::fs::read_to_string(self.path.join(paths::TAP_NAME)).ok()
+    }
+
+    /// A pipe in it, of which `owner` has the other end. It is open for both here, so that it lasts as long as the VMM does,
+    /// whether somebody is at the other end or not; a VMM does not wait for anybody there.
+    pub fn pipe(&self, name: &str, owner: Owner) -> Result<File> {
+        let path = self.path.join(name);
+        let make = || {
+            fifo(&path, Uid::from_raw(owner.uid), owner.gid, 0o600)?;
+            let both =
+                OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&path)?;
+            Ok(both)
+        };
+        make().map_err(system(format!("making {}", path.display())))
+    }
+
     /// The file for the VMM's standard error. Appending only: its two descriptors do not overwrite each other.
     pub fn stderr(&self) -> Result<File> {
         let path = self.path.join("stderr");
@@ -115,6 +158,11 @@ impl Folder {
             _ => Ok(()),
         }
     }
+}
+
+fn fifo(path: &Path, uid: Uid, gid: u32, mode: u32) -> io::Result<()> {
+    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0)?;
+    give(path, uid, gid, mode)
 }
 
 /// Sets owner, group and mode of something that nobody else can reach yet.

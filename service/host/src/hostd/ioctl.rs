@@ -143,6 +143,32 @@ pub fn tap_create(tun: impl AsFd, name: &str) -> io::Result<()> {
     interface_ioctl(tun, libc::TUNSETIFF, &request)
 }
 
+/// Lets the interface of an attached `/dev/net/tun` outlive it, or not.
+pub fn tap_persist(tun: impl AsFd, persist: bool) -> io::Result<()> {
+    // SAFETY: TUNSETPERSIST takes a number, not a pointer.
+    #[allow(unsafe_code)]
+    check(unsafe {
+        libc::ioctl(tun.as_fd().as_raw_fd(), libc::TUNSETPERSIST, libc::c_ulong::from(persist))
+    })?;
+    Ok(())
+}
+
+/// Lets a user attach to the interface of an attached `/dev/net/tun`.
+pub fn tap_owner(tun: impl AsFd, uid: u32) -> io::Result<()> {
+    // SAFETY: TUNSETOWNER takes a number, not a pointer.
+    #[allow(unsafe_code)]
+    check(unsafe { libc::ioctl(tun.as_fd().as_raw_fd(), libc::TUNSETOWNER, libc::c_ulong::from(uid)) })?;
+    Ok(())
+}
+
+/// Attaches `tun`, an open `/dev/net/tun`, to a TAP that is there.
+pub fn tap_attach(tun: impl AsFd, name: &str) -> io::Result<()> {
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    let flags = u16::try_from(flags).map_err(io::Error::other)?.cast_signed();
+    let request = interface_request(name, libc::__c_anonymous_ifr_ifru { ifru_flags: flags })?;
+    interface_ioctl(tun, libc::TUNSETIFF, &request)
+}
+
 /// Marks every descriptor from 3 on as closed on exec, whoever opened it.
 pub fn close_all_on_exec() -> io::Result<()> {
     let flags = libc::CLOSE_RANGE_CLOEXEC.cast_signed();

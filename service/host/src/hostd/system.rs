@@ -4,6 +4,7 @@ use crate::disks::{self, Attached, Device, Images, Snapshot};
 use crate::exec_vm::{self, ExecVm};
 use crate::fault;
 use crate::folder::{Folder, Owner};
+use crate::lend;
 use crate::names;
 use crate::net::{Network, Tap};
 use crate::process::Process;
@@ -15,6 +16,7 @@ use crate::tsc;
 use banger_host::packet::{receive, send};
 use banger_host::{NameRouting, Refusal, Verb, VmUsage};
 use banger_model::{Accel, DiskNumber, Firewall, KernelName, NetworkRules, Slot, Subnet, Used, VmId};
+use banger_vmm::firecracker::paths;
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -28,6 +30,9 @@ use std::time::Duration;
 
 /// How long it may take from telling the new process what to run until it runs it.
 const EXEC: Duration = Duration::from_secs(30);
+
+/// How many descriptors a VMM has after kernel and initramfs and before its disks.
+const ENDS: usize = 4;
 
 /// The machine, as the verbs see it.
 pub trait System: Send + Sync {
@@ -84,6 +89,8 @@ pub struct Launch<'a> {
     pub kernel: BorrowedFd<'a>,
     /// The initramfs, checked.
     pub initrd: BorrowedFd<'a>,
+    /// The folder for a snapshot's files, for a VMM that opens all by name.
+    pub snapshot: Option<BorrowedFd<'a>>,
     /// The disks, the root first.
     pub disks: Vec<&'a Attached>,
     /// The network.
@@ -150,6 +157,9 @@ impl System for Machine {
     }
 
     fn await_tap_gone(&self, vm: VmId) -> io::Result<()> {
+        if let Some(name) = Folder::of(&self.vms, vm).lent_tap() {
+            lend::take_back(&name)?;
+        }
         self.network.await_tap_gone(vm)
     }
 
@@ -204,11 +214,12 @@ impl System for Machine {
 
 impl Machine {
     fn launch_in(&self, folder: &Folder, launch: &Launch<'_>) -> Result<Arc<Process>> {
-        let sockets = [
-            folder.listen("agent.sock", self.owner)?,
-            folder.listen("console.sock", self.owner)?,
-            folder.listen("qmp.sock", self.owner)?,
-        ];
+        let by_name = launch.exec.vmm.vmm().opens_by_name();
+        let ends = if by_name { self.named(folder, launch)? } else { self.handed(folder, launch)? };
+        let part = match by_name {
+            true => folder.own_part(launch.exec.slot.uid(), self.owner)?,
+            false => PathBuf::from("/"),
+        };
         let stderr = folder.stderr()?;
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
@@ -216,6 +227,7 @@ impl Machine {
         let child = Command::new("/proc/self/exe")
             .arg(exec_vm::ARGUMENT)
             .env_clear()
+            .current_dir(part)
             .stdin(Stdio::from(theirs))
             .stdout(stderr.try_clone().map_err(system("standard error"))?)
             .stderr(stderr)
@@ -224,11 +236,53 @@ impl Machine {
         let process = Process::watch(child).map_err(system("watching a process"))?;
         fault::come(Verb::StartVm, "spawned", Some(launch.vm));
         scope::enter(launch.vm, process.pid, &launch.exec);
-        self.exec(folder, launch, &process, &ours, &sockets).map_err(|failure| {
-            let left = process.end().err().map(|error| error.to_string());
-            after_rollback(failure, left.into_iter().collect())
+        let lent = if by_name {
+            folder
+                .note_tap(&launch.tap.name, self.owner)
+                .and_then(|()| lend::lend(&launch.tap.fd, launch.exec.slot))
+        } else {
+            Ok(())
+        };
+        let ran = lent.map_err(system("lending the TAP"));
+        ran.and_then(|()| self.exec(folder, launch, &process, &ours, &ends)).map_err(|failure| {
+            let kept = if by_name { lend::keep(&launch.tap.fd) } else { Ok(()) };
+            let left = [process.end(), kept].into_iter().filter_map(|step| step.err());
+            after_rollback(failure, left.map(|error| error.to_string()).collect())
         })?;
         Ok(process)
+    }
+
+    /// The descriptors of a VMM that is handed everything, after kernel, initramfs and disk.
+    fn handed(&self, folder: &Folder, launch: &Launch<'_>) -> Result<Vec<OwnedFd>> {
+        let tap = launch.tap.fd.try_clone().map_err(system("the TAP"))?;
+        let vsock = match launch.exec.manner.vsock {
+            true => File::options().read(true).write(true).open("/dev/vhost-vsock").ok(),
+            false => None,
+        };
+        // Who finds no socket of the agent's uses the vsock.
+        let agent = match vsock {
+            Some(_) => tap.try_clone().map_err(system("the TAP"))?,
+            None => folder.listen("agent.sock", self.owner)?,
+        };
+        let mut ends = vec![
+            tap,
+            agent,
+            folder.listen("console.sock", self.owner)?,
+            folder.listen("qmp.sock", self.owner)?,
+        ];
+        ends.extend(vsock.map(OwnedFd::from));
+        Ok(ends)
+    }
+
+    /// The descriptors of a VMM that opens everything by name, after kernel, initramfs and disk.
+    fn named(&self, folder: &Folder, launch: &Launch<'_>) -> Result<Vec<OwnedFd>> {
+        let missing = || refused(Refusal::Descriptor, "there is no folder for snapshots");
+        let snapshot = launch.snapshot.ok_or_else(missing)?;
+        let snapshot = snapshot.try_clone_to_owned().map_err(system("the folder for snapshots"))?;
+        let [output, input] = paths::CONSOLE;
+        let (output, input) = (folder.pipe(output, self.owner)?, folder.pipe(input, self.owner)?);
+        let again = output.try_clone().map_err(system("a pipe"))?;
+        Ok(vec![snapshot, input.into(), output.into(), again.into()])
     }
 
     /// The new process waits to be told what to run: first it is written down.
@@ -238,7 +292,7 @@ impl Machine {
         launch: &Launch<'_>,
         process: &Process,
         socket: &OwnedFd,
-        sockets: &[OwnedFd; 3],
+        ends: &[OwnedFd],
     ) -> Result<()> {
         folder.write_record(&Record {
             vm: launch.vm,
@@ -251,12 +305,14 @@ impl Machine {
         folder.open_to(self.owner)?;
         fault::come(Verb::StartVm, "recorded", Some(launch.vm));
 
-        let exec = ExecVm { tsc_khz: tsc::khz(), ..launch.exec.clone() };
+        // Behind the fixed ones of `handed` and `named` there may be a vsock, which comes last.
+        let (ends, vsock) = ends.split_at(ENDS.min(ends.len()));
+        let exec = ExecVm { tsc_khz: tsc::khz(), has_vsock: !vsock.is_empty(), ..launch.exec.clone() };
         let message = serde_json::to_vec(&exec).map_err(|error| system("JSON")(error.into()))?;
-        let [agent, console, control] = sockets.each_ref().map(AsFd::as_fd);
-        let fixed = [launch.kernel, launch.initrd, launch.tap.fd.as_fd(), agent, console, control];
-        let disks = launch.disks.iter().map(|disk| disk.fd.as_fd());
-        let descriptors: Vec<_> = fixed.into_iter().chain(disks).collect();
+        let mut descriptors = vec![launch.kernel, launch.initrd];
+        descriptors.extend(ends.iter().map(AsFd::as_fd));
+        descriptors.extend(launch.disks.iter().map(|disk| disk.fd.as_fd()));
+        descriptors.extend(vsock.iter().map(AsFd::as_fd));
         send(socket, &message, &descriptors).map_err(system("telling a process what to run"))?;
         set_socket_timeout(socket, Timeout::Recv, Some(EXEC))
             .map_err(|error| system("a time limit")(error.into()))?;

@@ -99,9 +99,10 @@ impl<S: System> Verbs<S> {
             Request::OpenNetwork { vm, rules } => done(self.open_network(vm, rules)),
             Request::CloseNetwork { vm } => done(self.system.close_network(vm)),
             Request::RemoveTap { vm } => done(self.remove_tap(vm)),
-            Request::StartVm { vm, slot, size, accel, vmm } => {
-                let exec = ExecVm { slot, size, accel, vmm, writable: Vec::new(), tsc_khz: None };
-                self.start_vm(vm, exec, &descriptors[0], &descriptors[1])
+            Request::StartVm { vm, slot, size, accel, vmm, manner } => {
+                let (writable, tsc_khz, has_vsock) = (Vec::new(), None, false);
+                let exec = ExecVm { slot, size, accel, vmm, manner, writable, tsc_khz, has_vsock };
+                self.start_vm(vm, exec, &descriptors, caller)
             }
             Request::StopVm { vm } => done(self.stop_vm(vm)),
             Request::BindDns { subnet, port } => match self.system.bind_dns(&subnet, port) {
@@ -236,8 +237,18 @@ impl<S: System> Verbs<S> {
         left
     }
 
-    fn start_vm(&self, vm: VmId, mut exec: ExecVm, kernel: &OwnedFd, initrd: &OwnedFd) -> Result<Reply> {
+    fn start_vm(&self, vm: VmId, mut exec: ExecVm, descriptors: &[OwnedFd], caller: u32) -> Result<Reply> {
+        let [kernel, initrd, rest @ ..] = descriptors else {
+            return Err(refused(Refusal::Descriptor, "a VM needs a kernel and an initramfs"));
+        };
         check_size(&exec.size)?;
+        if !exec.vmm.vmm().runs_on(exec.accel) {
+            let message = format!("{} does not run guests on {}", exec.vmm, exec.accel);
+            return Err(refused(Refusal::Range, message));
+        }
+        if let Some(folder) = rest.first() {
+            descriptor::folder("the snapshot's folder", folder, &[self.peer, caller])?;
+        }
         descriptor::boot_file("the kernel's descriptor", kernel)?;
         descriptor::boot_file("the initramfs's descriptor", initrd)?;
         self.unless_started(vm)?;
@@ -260,6 +271,7 @@ impl<S: System> Verbs<S> {
             exec,
             kernel: kernel.as_fd(),
             initrd: initrd.as_fd(),
+            snapshot: rest.first().map(AsFd::as_fd),
             disks: disks.iter().map(|disk| &disk.attached).collect(),
             tap: &tap,
         })?;

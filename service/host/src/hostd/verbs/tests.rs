@@ -4,7 +4,7 @@ use super::*;
 use crate::disks::Device;
 use crate::net::Tap;
 use crate::refused::system;
-use banger_host::{NameRouting, VmmKind, seal};
+use banger_host::{Manner, NameRouting, VmmKind, seal};
 use banger_model::{Accel, Cpus, Firewall, KernelName};
 use std::fs::File;
 use std::io::{self, Write};
@@ -173,7 +173,8 @@ impl Bench {
     fn start_sized(&self, number: u16, cpus: u32, memory: Bytes) -> std::result::Result<Reply, Refusal> {
         let size = MachineSize { cpus: Cpus(cpus), memory, disk: Bytes(4096) };
         let (accel, vmm) = (Accel::Tcg, VmmKind::Qemu);
-        let request = Request::StartVm { vm: VM, slot: slot(number), size, accel, vmm };
+        let request =
+            Request::StartVm { vm: VM, slot: slot(number), size, accel, vmm, manner: Manner::default() };
         self.ask(request, vec![boot_file(), boot_file()])
     }
 
@@ -306,7 +307,7 @@ fn descriptors_are_counted_and_checked() {
     let size = MachineSize { cpus: Cpus(1), memory: Bytes::mib(128), disk: Bytes(0) };
     let (accel, vmm) = (Accel::Tcg, VmmKind::Qemu);
     for descriptors in [vec![boot_file(), nothing()], vec![bench.disk("disk"), boot_file()]] {
-        let request = Request::StartVm { vm: VM, slot: slot(1), size, accel, vmm };
+        let request = Request::StartVm { vm: VM, slot: slot(1), size, accel, vmm, manner: Manner::default() };
         assert_eq!(bench.ask(request, descriptors), Err(Refusal::Descriptor));
     }
     assert!(!bench.done().contains(&"launch"));
