@@ -81,7 +81,7 @@ fn boot(report: &mut Report) -> Result<Infallible, Failure> {
     let text = fs::read("/settings.json").doing("reading /settings.json")?;
     let settings = Settings::from_json(&text).map_err(io::Error::other).doing("reading /settings.json")?;
     modules::load(report);
-    report.phase("modules");
+    report.phase("initramfs");
     root::mount(&settings.root, NEW_ROOT, report)?;
     report.phase("root");
     let _ = sethostname(&settings.hostname);
@@ -91,8 +91,8 @@ fn boot(report: &mut Report) -> Result<Infallible, Failure> {
     let init = image_init::find(Path::new(NEW_ROOT), settings.init).doing("looking for the image's init")?;
     report.has_init = init.is_some();
     switch::switch_root(NEW_ROOT).doing("changing to the new root")?;
-    report.phase("switch");
     mounts::mount(&settings.mounts, report);
+    report.phase("init");
     report.store().doing("writing the boot report")?;
     limits();
     // The agent comes first: once an image's init runs, every process is its business.

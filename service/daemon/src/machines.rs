@@ -209,6 +209,12 @@ impl Machines {
         lock(&self.all).entry(id).or_insert_with(|| Arc::new(Machine::new())).clone()
     }
 
+    /// The VM's process, when it has one. A VM of which nothing is known stays so: a list of many makes no entries.
+    pub fn live(&self, id: VmId) -> Option<Arc<Live>> {
+        let machine = lock(&self.all).get(&id).cloned();
+        machine?.live()
+    }
+
     /// Forgets a VM that no longer exists, and tells those who wait for it.
     pub fn forget(&self, id: VmId) {
         if let Some(machine) = lock(&self.all).remove(&id) {

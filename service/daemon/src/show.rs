@@ -47,7 +47,7 @@ pub fn image(service: &Service, image: &ImageRow, vms: &[VmRow], caller: &Caller
 
 /// A VM.
 pub fn vm(service: &Service, vm: &VmRow, images: &[ImageRow]) -> VmInfo {
-    let live = service.machines.of(vm.id).live();
+    let live = service.machines.live(vm.id);
     let image = images.iter().find(|image| image.id == vm.image);
     VmInfo {
         id: vm.id,

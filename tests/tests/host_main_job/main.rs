@@ -12,6 +12,7 @@ mod faults;
 mod images;
 mod interfaces;
 mod kernels;
+mod life;
 mod lifecycle;
 mod names;
 mod readme;

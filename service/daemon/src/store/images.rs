@@ -4,6 +4,7 @@ use super::{Store, StoreError, deleted, inserted, json, parsed, to_json};
 use banger_image::{Layer, RunConfig};
 use banger_model::{Bytes, ImageId, ImageName, ImageSource, Uid};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::collections::HashMap;
 
 /// An image that is in its place.
 #[derive(Debug, Clone)]
@@ -81,6 +82,18 @@ fn names(c: &Connection, image: ImageId) -> rusqlite::Result<Vec<ImageName>> {
         .collect()
 }
 
+/// The names of all images, in one go.
+fn all_names(c: &Connection) -> rusqlite::Result<HashMap<ImageId, Vec<ImageName>>> {
+    let mut statement = c.prepare_cached("SELECT image, name FROM image_names ORDER BY rowid")?;
+    let mut all: HashMap<ImageId, Vec<ImageName>> = HashMap::new();
+    let rows = statement.query_map([], |row| Ok((parsed(row, "image")?, parsed(row, "name")?)))?;
+    for row in rows {
+        let (image, name) = row?;
+        all.entry(image).or_default().push(name);
+    }
+    Ok(all)
+}
+
 fn with_names(c: &Connection, row: ImageRow) -> rusqlite::Result<ImageRow> {
     Ok(ImageRow { names: names(c, row.id)?, ..row })
 }
@@ -140,8 +153,11 @@ impl Store {
         self.with(|c| {
             let rows: Vec<ImageRow> =
                 c.prepare_cached("SELECT * FROM images")?.query_map([], read)?.collect::<Result<_, _>>()?;
-            let mut rows: Vec<ImageRow> =
-                rows.into_iter().map(|row| with_names(c, row)).collect::<Result<_, _>>()?;
+            let mut names = all_names(c)?;
+            let mut rows: Vec<ImageRow> = rows
+                .into_iter()
+                .map(|row| ImageRow { names: names.remove(&row.id).unwrap_or_default(), ..row })
+                .collect();
             rows.sort_by_key(|row| (row.names.is_empty(), row.called()));
             Ok(rows)
         })
