@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: banger against a floor and against peers, measured in one run. Nothing here passes or fails.
 
+mod dns;
 mod floor;
 mod peers;
 mod pull;
@@ -32,6 +33,8 @@ enum What {
     Pull,
     /// What banger adds to the start of a VM, to a command's output and to a listing
     Vm,
+    /// Answers for names, 10,000 a second
+    Dns,
 }
 
 /// See the command's own help.
@@ -59,6 +62,7 @@ pub struct Arguments {
 enum Job {
     Pull { layout: PathBuf, name: String, rounds: u32, peers: bool },
     Scale,
+    Dns { rounds: u32 },
     Vm { layout: PathBuf, name: String, rounds: u32 },
 }
 
@@ -74,6 +78,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             let peers = !arguments.no_peers;
             (Job::Pull { layout: image.layout, name: image.name, rounds, peers }, Accel::Auto)
         }
+        (What::Dns, _) => (Job::Dns { rounds }, Accel::Tcg),
         (What::Vm, _) => {
             let image = image::debian()?;
             (Job::Vm { layout: image.layout, name: image.name, rounds }, Accel::Tcg)
@@ -89,6 +94,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 pub fn on_host(args: &[String]) -> Result<ExitCode> {
     match serde_json::from_str(args.first().context("no job")?)? {
         Job::Scale => scale::measure()?,
+        Job::Dns { rounds } => dns::measure(rounds)?,
         Job::Vm { layout, name, rounds } => vm::measure(&layout, &name, rounds as usize)?,
         Job::Pull { layout, name, rounds, peers } => {
             images::push(&layout, &format!("{REGISTRY}/{name}"))?;
