@@ -37,7 +37,7 @@ fn only_bangerd_reaches_the_helper() {
     assert_eq!(values(socket, "SocketUser"), [paths::USER]);
     assert_eq!(values(socket, "SocketMode"), ["0600"]);
     assert_eq!(values("banger-hostd.service", "ExecStart"), [paths::HOSTD]);
-    assert_eq!(values("banger-hostd.service", "ReadWritePaths"), [paths::RUNTIME]);
+    assert_eq!(values("banger-hostd.service", "ReadWritePaths"), [paths::RUNTIME, "/proc/sys/net"]);
 }
 
 #[test]

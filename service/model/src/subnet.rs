@@ -163,7 +163,7 @@ impl Used {
 
 /// Two networks that cannot be on one host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the VMs' network {network} is used by {}: {}", whose(&used.interface), remedy(used))]
+#[error("the VMs' network {network} is used by {}, {}", whose(&used.interface), remedy(used))]
 pub struct Conflict {
     /// The VMs'.
     pub network: IpNetwork,
@@ -199,7 +199,7 @@ fn remedy(used: &Used) -> String {
         Origin::Route => "to which a route leads for",
     };
     format!(
-        "{what} {}; give that another network, or set `subnet` in the section [network] of /etc/banger/config.toml to one that is free",
+        "{what} {}: give that another network, or set `subnet` in the section [network] of /etc/banger/config.toml to one that is free",
         used.network
     )
 }

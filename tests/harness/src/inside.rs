@@ -231,14 +231,15 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// What is left on the host of VMs that no longer run and pulls that did not succeed: every kind but processes
-/// and mounts, of which a running service has some. Tables and folders of known VMs do not count.
+/// and mounts, of which a running service has some, and the VMs' network, which the helper keeps for a while. Tables and folders of known VMs do not count.
 ///
 /// # Errors
 /// [`HarnessError`] when something cannot be looked at.
 pub fn residue() -> Result<Vec<String>> {
     let known = leaks::known_vms()?;
     let left = leaks::look(&leaks::mounts_before()?, &known, u32::MAX)?;
-    let wanted = left.into_iter().filter(|(kind, _)| kind != "processes");
+    let kept = ["processes", leaks::NETWORK, leaks::TABLES];
+    let wanted = left.into_iter().filter(|(kind, _)| !kept.contains(&kind.as_str()));
     Ok(wanted.flat_map(|(kind, list)| list.into_iter().map(move |what| format!("{kind}: {what}"))).collect())
 }
 

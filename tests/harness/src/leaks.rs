@@ -20,11 +20,18 @@ pub const STATE: &str = "/var/lib/banger";
 const RUNTIME: &str = "/run/banger/vm";
 const CLIENT: &str = "/usr/bin/banger";
 
+/// The VMs' bridge, and TAPs that are nobody's: while the helper runs it keeps them for a while.
+pub const NETWORK: &str = "network devices";
+
+/// The tables of nftables, which the helper keeps as long.
+pub const TABLES: &str = "nftables tables";
+
 /// Everything that is looked for.
 pub const KINDS: &[&str] = &[
     "loop devices",
     "TAP devices",
-    "nftables tables",
+    NETWORK,
+    TABLES,
     "processes",
     "mounts",
     "staging folders",
@@ -116,7 +123,8 @@ pub fn look(
     let ours = processes()?.into_iter().filter(|process| process.is_ours(banger));
     let left = [
         loop_devices()?,
-        taps()?,
+        interfaces(true)?.into_iter().filter(|name| name.starts_with("bngr")).collect(),
+        interfaces(false)?,
         tables()?,
         ours.map(|process| format!("{} {} (uid {})", process.pid, process.name, process.uid)).collect(),
         mounts_before()?.difference(mounts).map(|path| path.display().to_string()).collect(),
@@ -141,10 +149,13 @@ fn loop_devices() -> Result<Vec<String>> {
     Ok(ours)
 }
 
-fn taps() -> Result<Vec<String>> {
-    let table = fs::read_to_string("/proc/net/dev").doing("read the network devices")?;
-    let names = table.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
-    Ok(names.filter(|name| name.starts_with("bngr")).map(str::to_owned).collect())
+/// Our network devices; with `up`, only those that a VM uses.
+fn interfaces(up: bool) -> Result<Vec<String>> {
+    let mut command = Command::new("/usr/sbin/ip");
+    command.args(["-o", "link", "show"]).args(up.then_some("up"));
+    let text = output(&mut command)?;
+    let names = text.lines().filter_map(|line| line.split(": ").nth(1)).map(str::to_owned);
+    Ok(names.filter(|name| name.starts_with("bngr") || name == "banger0").collect())
 }
 
 fn tables() -> Result<Vec<String>> {

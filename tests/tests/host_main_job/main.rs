@@ -15,6 +15,7 @@ mod kernels;
 mod life;
 mod lifecycle;
 mod names;
+mod network;
 mod readme;
 mod run;
 mod signatures;
