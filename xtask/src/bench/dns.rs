@@ -6,7 +6,7 @@ use banger_harness::inside;
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
     process::Command,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -102,6 +102,7 @@ fn ask(from: IpAddr, server: SocketAddr) -> Result<Vec<Duration>> {
     socket.connect(server)?;
     socket.set_read_timeout(Some(Duration::from_millis(500)))?;
     let count = (RATE * SECONDS) as usize;
+    let sent: Vec<AtomicU64> = (0..count).map(|_| AtomicU64::new(0)).collect();
     let began = Instant::now();
     let times = thread::scope(|scope| {
         let answers = scope.spawn(|| {
@@ -121,18 +122,22 @@ fn ask(from: IpAddr, server: SocketAddr) -> Result<Vec<Duration>> {
                 }
                 last = id;
                 let number = u32::from(id) + (round << 16);
-                times.push(now.saturating_sub(EVERY * number));
+                let sent = sent.get(number as usize).map_or(0, |sent| sent.load(Ordering::Acquire));
+                times.push(now.saturating_sub(Duration::from_nanos(sent)));
             }
             times
         });
         for number in 0..count {
             let due = EVERY * u32::try_from(number).unwrap_or(u32::MAX);
-            // A sleep is too coarse for a tenth of a millisecond.
-            while began.elapsed() < due {
-                std::hint::spin_loop();
+            // A processor that waits for the next moment would be one that the server lacks. Who wakes up late sends
+            // several at once.
+            if let Some(pause) = due.checked_sub(began.elapsed()) {
+                thread::sleep(pause);
             }
             let mut query = QUERY;
             query[..2].copy_from_slice(&(number as u16).to_be_bytes());
+            let now = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            sent[number].store(now, Ordering::Release);
             socket.send(&query)?;
         }
         Ok::<_, std::io::Error>(answers.join())
