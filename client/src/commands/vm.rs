@@ -27,7 +27,7 @@ Examples:
   banger vm create --image debian --name box
   banger vm create --image nginx --name web --memory 1G -e PORT=80
   banger vm create --image debian --name later --no-start")]
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// What is done to VMs that are there.
     #[command(flatten)]
     Life(LifeCommand),
@@ -132,7 +132,7 @@ pub struct CreateArgs {
 /// [`Error`] if it could not be done.
 pub async fn vm(context: &mut Context, command: VmCommand) -> Result<(), Error> {
     match command {
-        VmCommand::Create(args) => create(context, args).await,
+        VmCommand::Create(args) => create(context, *args).await,
         VmCommand::Life(command) => life::life(context, command).await,
         VmCommand::Snapshots(command) => snapshots::run(context, command).await,
         VmCommand::Commit { vm, name } => sources::commit(context, &vm, &name).await,
