@@ -116,7 +116,7 @@ fn addresses_and_near_routes_are_in_the_way_and_wide_ones_are_not() {
 #[test]
 fn a_network_that_nothing_touches_is_preferred_to_one_below_a_wide_route() {
     let vpn = used("172.16.0.0/12", "tun0", Origin::Route);
-    let chosen = Subnet::choose(None, &[vpn.clone()], 1).unwrap();
+    let chosen = Subnet::choose(None, std::slice::from_ref(&vpn), 1).unwrap();
     assert_eq!(chosen.host_v4(), Ipv4Addr::new(10, 213, 64, 1));
     let all = [vpn, used("10.0.0.0/8", "tun0", Origin::Route), used("192.168.0.0/16", "tun0", Origin::Route)];
     assert_eq!(Subnet::choose(None, &all, 1).unwrap().host_v4(), Ipv4Addr::new(172, 30, 0, 1));
