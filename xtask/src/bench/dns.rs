@@ -127,7 +127,7 @@ fn ask(from: IpAddr, server: SocketAddr) -> Result<Vec<Duration>> {
             }
             times
         });
-        for number in 0..count {
+        for (number, sent) in sent.iter().enumerate() {
             let due = EVERY * u32::try_from(number).unwrap_or(u32::MAX);
             // A processor that waits for the next moment would be one that the server lacks. Who wakes up late sends
             // several at once.
@@ -137,7 +137,7 @@ fn ask(from: IpAddr, server: SocketAddr) -> Result<Vec<Duration>> {
             let mut query = QUERY;
             query[..2].copy_from_slice(&(number as u16).to_be_bytes());
             let now = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            sent[number].store(now, Ordering::Release);
+            sent.store(now, Ordering::Release);
             socket.send(&query)?;
         }
         Ok::<_, std::io::Error>(answers.join())
