@@ -6,6 +6,7 @@ use std::{
     fs,
     io::ErrorKind,
     net::{SocketAddr, TcpStream},
+    os::unix::fs::{MetadataExt, chown},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -143,9 +144,15 @@ fn vm_file(vm: &Vm, path: &str, content: &str) {
 fn what_a_snapshot_left_unfinished_goes_with_the_next_start_of_the_service() {
     let vm = counting("unfinished");
     let id = shown(vm.0)["id"].as_str().unwrap().to_owned();
-    let folder = format!("/var/lib/banger/vms/{id}/snapshots/half.unfinished");
+    let machine = format!("/var/lib/banger/vms/{id}");
+    let folder = format!("{machine}/snapshots/half.unfinished");
     fs::create_dir_all(&folder).unwrap();
     fs::write(format!("{folder}/memory"), b"half").unwrap();
+    // As the service would have left it.
+    let owner = fs::metadata(&machine).unwrap();
+    for path in [format!("{machine}/snapshots"), folder.clone(), format!("{folder}/memory")] {
+        chown(path, Some(owner.uid()), Some(owner.gid())).unwrap();
+    }
     let listed = banger(ALICE, &["vm", "snapshots", vm.0, "--format", "json"]).expect(0).json();
     assert_eq!(listed.as_array().map(Vec::len), Some(0), "what is not whole is not there: {listed}");
     assert_eq!(kill_9("bangerd"), 1);
