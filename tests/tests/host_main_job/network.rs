@@ -148,6 +148,8 @@ impl Drop for Outside {
         let _ = self.0.wait();
         host("/usr/sbin/ip", &["link", "del", "up0"]);
         host("/usr/sbin/ip", &["netns", "del", "outside"]);
+        // ip-netns(8) makes its folder a mount point, and leaves it one.
+        host("/usr/bin/umount", &["/run/netns"]);
     }
 }
 
@@ -293,7 +295,7 @@ fn a_conflict_is_named_and_avoided_while_there_is_no_vm() {
     restart_helper();
 
     // Somebody else, a VPN say, takes the VMs' addresses.
-    ip("link add tun7 type dummy");
+    ip("link add tun7 type bridge");
     ip(&format!("address add {}.{}.0.5/16 dev tun7", octets[0], octets[1]));
     let ran = refused(ALICE, &["vm", "start", vm.0], "NetworkConflict");
     assert!(ran.errors().contains("tun7") && ran.errors().contains("config.toml"), "{ran}");

@@ -289,6 +289,12 @@ fn forward(table: &mut Table, guarded: &Guarded) {
         let ends = ["saddr", "daddr"].map(|end| is(field(family, end), set));
         table.rule("from-vm", [&[to(NAME)], &ends[..], &[accept()]].concat());
     }
+    // So do those by which they find each other, which no router passes on.
+    for (end, address, prefix) in [("saddr", "fe80::", 10), ("daddr", "fe80::", 10), ("daddr", "ff00::", 8)] {
+        table.rule("from-vm", vec![to(NAME), is(field("ip6", end), network(address, prefix)), accept()]);
+    }
+    let groups = is(field("ip", "daddr"), network("224.0.0.0", 4));
+    table.rule("from-vm", vec![to(NAME), is(field("ip", "saddr"), "@shared4"), groups, accept()]);
     table.rule("from-vm", vec![to(NAME), drop()]);
     // Ways out can have smaller packets than the bridge.
     let clamp = json!({ "mangle": {
