@@ -1,8 +1,11 @@
 //! What systemd-resolved is told, by one that only writes it down.
 
 use crate::support::{ALICE, Vm};
-use banger_harness::inside::{banger, eventually, kill_9};
-use std::sync::{Arc, Mutex};
+use banger_harness::inside::{banger, eventually, kill_9, run};
+use std::{
+    process::Command,
+    sync::{Arc, Mutex},
+};
 use zbus::{Connection, connection::Builder, fdo};
 
 type Calls = Arc<Mutex<Vec<String>>>;
@@ -101,12 +104,20 @@ impl Resolver {
     }
 }
 
+/// The bridge's number, as this network namespace has it.
+fn link() -> String {
+    let mut ip = Command::new("/usr/sbin/ip");
+    ip.args(["-o", "link", "show", "dev", "banger0"]);
+    let told = run(ip, b"").expect(0).text();
+    told.split(':').next().unwrap().to_owned()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_resolver_is_told_again_whenever_it_has_to_be_and_at_last_to_forget() {
     let vm = Vm::start("routed");
     let resolver = start().await;
     let told = resolver.await_told("a resolver that has come is told");
-    let link = std::fs::read_to_string("/sys/class/net/banger0/ifindex").unwrap().trim().to_owned();
+    let link = link();
     assert!(told.contains(&format!("dns {link} 2/4/53 10/16/53")), "{told:?}");
     let domains = told.iter().find(|call| call.starts_with("domains ")).unwrap();
     assert!(domains.starts_with(&format!("domains {link} true vm ")), "{domains}");
