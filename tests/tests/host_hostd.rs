@@ -9,7 +9,9 @@ use banger_host::packet::{receive, send};
 use banger_host::{
     Host, HostClient, HostError, Manner, PROTOCOL, Refusal, Reply, Request, StartVm, VmmKind, seal,
 };
-use banger_model::{Accel, Bytes, Cpus, DiskNumber, KernelName, MachineSize, Slot, Subnet, VmId};
+use banger_model::{
+    Accel, Bytes, Cpus, DiskNumber, KernelName, MachineSize, NetworkMode, NetworkRules, Slot, Subnet, VmId,
+};
 use nix::sched::{CloneFlags, unshare};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -152,6 +154,11 @@ fn interface(name: &str) -> Option<String> {
 /// The network of these tests.
 fn subnet() -> Subnet {
     Subnet::default()
+}
+
+/// A VM that reaches the host and nobody else.
+fn rules() -> NetworkRules {
+    NetworkRules { mode: NetworkMode::Private, nat: false, ports: Vec::new() }
 }
 
 /// The TAP that is up, which is a VM's; those that are made ahead are down.
@@ -354,6 +361,7 @@ fn a_vm_runs_confined_and_outlives_its_helper() {
     let disk = hostd.disk("disk.img", PEER);
     hostd.ask(async |host| host.attach_loop(vm, slot, DiskNumber::ROOT, true, both(&disk)).await).unwrap();
     hostd.ask(async |host| host.make_tap(vm, slot, subnet()).await).unwrap();
+    hostd.ask(async |host| host.open_network(vm, rules()).await).unwrap();
     let pid = start(&hostd, vm, slot);
     let mut console = Console::connect(&hostd, vm);
 
@@ -469,6 +477,7 @@ fn a_guests_own_end_is_told() {
             .ask(async |host| host.attach_loop(vm, slot, DiskNumber::ROOT, true, both(&disk)).await)
             .unwrap();
         hostd.ask(async |host| host.make_tap(vm, slot, subnet()).await).unwrap();
+        hostd.ask(async |host| host.open_network(vm, rules()).await).unwrap();
         let pid = start(hostd, vm, slot);
         let mut console = Console::connect(hostd, vm);
         console.expect("all done");

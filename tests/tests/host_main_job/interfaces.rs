@@ -51,6 +51,7 @@ fn the_interfaces_are_the_ones_that_are_written_down() {
     // One object of each kind: pruning is the job, a command that waits the exec.
     banger(ALICE, &["image", "prune", "--yes"]).expect(0);
     let vm = Vm::start("introspected");
+    banger(ALICE, &["volume", "create", "introspected", "--size", "16M"]).expect(0);
     let mut waits = client(ALICE, &["exec", vm.0, "--", "sleep", "1000"]);
     let mut waits = waits.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     eventually("the command is on the bus", || objects().iter().any(|path| path.contains("/Exec/")));
@@ -71,5 +72,6 @@ fn the_interfaces_are_the_ones_that_are_written_down() {
     waits.kill().unwrap();
     waits.wait().unwrap();
     vm.remove();
+    banger(ALICE, &["volume", "rm", "introspected"]).expect(0);
     assert!(inside::vm_pids().is_empty());
 }
