@@ -175,7 +175,7 @@ fn a_vms_life() {
     assert_eq!((&vms[0]["memory"], &vms[0]["addresses"]), (&json!(512u64 << 20), &json!(["172.30.0.2"])));
     assert!(bus.banger(&["vm", "ls"]).ok().contains("box      running  debian  1     512 MiB  172.30.0.2"));
     let shown = bus.banger(&["vm", "show", "box"]).ok();
-    assert!(shown.contains("disk:      1 GiB, 3 MiB used\n"), "{shown}");
+    assert!(shown.contains("disk:      1 GiB, 3 MiB used, by copy\n"), "{shown}");
     assert_eq!(bus.banger(&["vm", "show", "box", "--format", "json"]).json()[0], vms[0]);
 
     assert_eq!(bus.banger(&["vm", "rm", "--force", "box", "made-up"]).ok(), "box\nmade-up\n");

@@ -225,9 +225,6 @@ mod tests {
     use crate::Refusal;
     use rustix::net::{accept, bind, listen};
 
-    /// What a helper of this version says.
-    const HELLO: &str = r#"{"reply":"hello","version":5}"#;
-
     /// A helper that answers one request with `answer`, or hangs up.
     fn against<T>(
         answer: Option<&'static str>,
@@ -265,7 +262,8 @@ mod tests {
 
     #[test]
     fn answers_are_read() {
-        let hello = against(Some(HELLO), async |host| host.hello().await);
+        let same = format!(r#"{{"reply":"hello","version":{PROTOCOL}}}"#);
+        let hello = against(Some(same.leak()), async |host| host.hello().await);
         assert!(hello.is_ok(), "{hello:?}");
         let vm = VmId::from_bits(1);
         let stop = against(Some(r#"{"reply":"done"}"#), async |host| host.stop_vm(vm).await);
