@@ -348,8 +348,9 @@ impl Request {
 }
 
 impl Verb {
-    /// Whether it is asked again when the helper ended in the middle: looking and undoing do no harm twice. What makes
-    /// something does not help alone, because what was made before it went with the helper.
+    /// Whether it is asked again when the helper ended in the middle: looking and undoing do no harm twice, nor
+    /// does saying what a VM's packets may. What makes something does not help alone, because what was made before it
+    /// went with the helper.
     pub fn repeats(self) -> bool {
         matches!(
             self,
@@ -357,7 +358,12 @@ impl Verb {
                 | Verb::OpenHostKernel
                 | Verb::ProbeDisks
                 | Verb::DetachDisk
+                | Verb::ListNetworks
+                | Verb::OpenNetwork
+                | Verb::CloseNetwork
                 | Verb::RemoveTap
+                | Verb::ShowDns
+                | Verb::VmUsage
                 | Verb::StopVm
                 | Verb::ListVms
         )

@@ -111,7 +111,7 @@ fn disk_usage_is_what_du_says_and_prune_frees_what_it_announced() {
     };
     let told = usage();
     assert_eq!(told["total"], du());
-    let kinds = ["images", "blobs", "kernels", "vms", "other"];
+    let kinds = ["images", "blobs", "kernels", "vms", "volumes", "other"];
     let sum: u64 = kinds.iter().map(|kind| told[kind].as_u64().unwrap()).sum();
     assert_eq!(told["total"], sum, "{told}");
     assert!(told["blobs"].as_u64().unwrap() > 0 && told["images-unused"].as_u64().unwrap() > 0, "{told}");

@@ -179,6 +179,10 @@ pub async fn delete(service: &Arc<Service>, id: VmId, force: bool, job: &Job) ->
         enter(service, &vm, VmEvent::Stop, "").await?;
         if let Some(live) = machine.live() {
             live.ending.cancel();
+            // What the guest has not written yet goes with its disk; of a volume it would be missed.
+            if vm.state == VmState::Running && vm.spec.writes_volumes() {
+                shut_down(&live, PROMPT).await;
+            }
         }
         ended(service, id, Plan::Stop, VmEvent::Stopped, "").await?;
     }

@@ -57,6 +57,13 @@ pub struct VmSpec {
     pub volumes: Vec<Mounted>,
 }
 
+impl VmSpec {
+    /// Whether its guest may write to what outlives it.
+    pub fn writes_volumes(&self) -> bool {
+        self.volumes.iter().any(|volume| !volume.read_only)
+    }
+}
+
 /// A volume of a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mounted {

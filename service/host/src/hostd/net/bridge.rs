@@ -28,8 +28,10 @@ const MOST_TAPS: u32 = 100_000;
 pub struct Tap {
     /// Its queue.
     pub fd: OwnedFd,
-    /// Its name.
+    /// Its name, which another has when it is gone.
     pub name: String,
+    /// Its number, which no other has.
+    pub index: u32,
 }
 
 fn socket() -> io::Result<OwnedFd> {
@@ -131,7 +133,7 @@ pub fn make_tap(bridge: u32) -> io::Result<Tap> {
         let mut netlink = Netlink::open()?;
         netlink.set_master(index, bridge)?;
         netlink.set_port(index, true)?;
-        return Ok(Tap { fd: tun.into(), name });
+        return Ok(Tap { fd: tun.into(), name, index });
     }
     Err(io::Error::other("there are too many TAPs"))
 }

@@ -23,7 +23,7 @@ use crate::refused::{Refused, Result, not_ready, refused, system};
 use banger_host::Refusal;
 use banger_model::{Firewall, NetworkRules, Origin, Slot, Subnet, Used, VmId};
 use forwarding::Changed;
-use rules::Guest;
+use rules::{Guest, Rules};
 use saved::Saved;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -55,6 +55,8 @@ struct State {
     /// The bridge's network and number, while there is one.
     bridge: Option<(Subnet, u32)>,
     guests: BTreeMap<VmId, Guest>,
+    /// The rules in force, as far as known.
+    in_force: Option<Rules>,
     /// The host's ports that guests' are published on.
     ports: BTreeMap<VmId, Vec<OwnedFd>>,
     /// TAPs that are nobody's yet.
@@ -89,7 +91,9 @@ impl Network {
             Some(tap) => tap,
             None => bridge::make_tap(index).map_err(not_ready("making a TAP"))?,
         };
-        let guest = Guest { slot, tap: tap.name.clone(), rules: NetworkRules::default() };
+        // Whose TAP had the name is gone, though nobody has looked yet.
+        state.guests.retain(|_, guest| guest.tap != tap.name);
+        let guest = Guest { slot, tap: tap.name.clone(), index: tap.index, rules: NetworkRules::default() };
         state.guests.insert(vm, guest);
         state.idle = None;
         self.save(&state)?;
@@ -110,8 +114,8 @@ impl Network {
 
     /// Waits until a VM's TAP is gone, and forgets the VM.
     pub fn await_tap_gone(&self, vm: VmId) -> io::Result<()> {
-        let Some(name) = self.lock().guests.get(&vm).map(|guest| guest.tap.clone()) else { return Ok(()) };
-        await_gone(&name, || Ok(bridge::index_of(&name)?.is_none()))?;
+        let Some(guest) = self.lock().guests.get(&vm).cloned() else { return Ok(()) };
+        await_gone(&guest.tap, || Ok(!guest.has_tap()?))?;
         self.forget(&mut self.lock(), &[vm]).map_err(|failure| io::Error::other(failure.message))
     }
 
@@ -181,7 +185,7 @@ impl Network {
         if let Some(saved) = saved {
             state.changed = saved.changed;
             for (vm, guest) in saved.guests {
-                if living.contains(&vm) && bridge::index_of(&guest.tap)?.is_some() {
+                if living.contains(&vm) && guest.has_tap()? {
                     state.guests.insert(vm, guest);
                 }
             }
@@ -216,7 +220,7 @@ impl Network {
         let (_, index) = state.bridge?;
         let gone = state.guests.iter().filter(|(_, guest)| {
             // Its VMM has ended: whoever asks for it later finds nothing.
-            bridge::index_of(&guest.tap).is_ok_and(|index| index.is_none())
+            guest.has_tap().is_ok_and(|has| !has)
         });
         let gone: Vec<VmId> = gone.map(|(vm, _)| *vm).collect();
         let mut done = if gone.is_empty() { Ok(()) } else { self.forget(&mut state, &gone) };
@@ -234,6 +238,7 @@ impl Network {
             return Some(left);
         }
         if done.is_ok() && !self.stands(&mut state) {
+            state.in_force = None;
             done = self.apply(&mut state);
         }
         if let Err(error) = done {
@@ -318,8 +323,9 @@ impl Network {
         let Some((subnet, _)) = state.bridge else { return Ok(()) };
         self.route(state)?;
         let guests: Vec<Guest> = state.guests.values().cloned().collect();
-        let rules = rules::replace(&subnet, &guests, &state.changed.guarded());
-        nft::run(&rules).map_err(not_ready("the rules of the VMs' packets"))?;
+        let rules = Rules::new(&subnet, &guests, &state.changed.guarded());
+        nft::put(&rules, state.in_force.take()).map_err(not_ready("the rules of the VMs' packets"))?;
+        state.in_force = Some(rules);
         // Only now: without the rules guests could reach what listens on 127.0.0.1.
         let local = guests.iter().any(|guest| guest.rules.ports.iter().any(|port| port.is_local()));
         bridge::set_route_localnet(local).map_err(system("published ports on 127.0.0.1"))?;
@@ -367,12 +373,20 @@ impl Network {
         foreign::close()?;
         state.warm.clear();
         bridge::remove()?;
+        state.in_force = None;
         nft::run(&rules::remove())?;
         state.bridge = None;
         state.idle = None;
         Saved::remove(&self.file)?;
         tracing::info!("no VM is left: the VMs' network is removed");
         Ok(())
+    }
+}
+
+impl Guest {
+    /// Whether its TAP is there.
+    fn has_tap(&self) -> io::Result<bool> {
+        Ok(bridge::index_of(&self.tap)? == Some(self.index))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! <https://manpages.debian.org/libnftables-json.5>
 
-use serde_json::Value;
+use super::rules::Rules;
+use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
@@ -11,6 +12,20 @@ const PROGRAM: &str = "/usr/sbin/nft";
 /// Carries out commands as one transaction.
 pub fn run(commands: &Value) -> io::Result<()> {
     call(&["-j", "-f", "-"], Some(commands)).map(drop)
+}
+
+/// Puts rules in force. Where it is known which are, and little has changed, only that.
+pub fn put(rules: &Rules, in_force: Option<Rules>) -> io::Result<()> {
+    match in_force.and_then(|before| rules.change(&before)) {
+        Some(commands) if commands.is_empty() => return Ok(()),
+        Some(commands) => match run(&json!({ "nftables": commands })) {
+            Ok(()) => return Ok(()),
+            // Somebody has removed or changed them meanwhile.
+            Err(error) => tracing::info!(%error, "the rules are not as they were left: they are replaced"),
+        },
+        None => {}
+    }
+    run(&rules.replace())
 }
 
 /// What `nft -j ARGUMENTS` lists.

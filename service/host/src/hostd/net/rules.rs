@@ -1,4 +1,7 @@
-//! The rules of the VMs' packets, made from what is to be. A whole table each time: nothing depends on what was there.
+//! The rules of the VMs' packets, made from what is to be.
+//!
+//! What is the same for all VMs is [`Rules::fixed`]; a VM adds elements to it. Where only elements differ from what is in
+//! force, only those are given to the kernel, so that a VM's start costs the same however many there are.
 //!
 //! Two tables are ours. `bridge banger` sees each frame as it leaves a VM: it drops what has not that VM's MAC and
 //! addresses, and what is for another VM unless both are shared. `inet banger` sees what the host routes. Both drop
@@ -8,7 +11,7 @@ use super::bridge::{NAME, TAP};
 use banger_model::{NetworkMode, NetworkRules, Protocol, PublishedPort, Slot, Subnet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// The name of both tables.
@@ -21,6 +24,8 @@ pub struct Guest {
     pub slot: Slot,
     /// Its TAP.
     pub tap: String,
+    /// The TAP's number: another has the name when this one is gone.
+    pub index: u32,
     /// What it may.
     pub rules: NetworkRules,
 }
@@ -34,12 +39,49 @@ pub struct Guarded {
     pub v6: bool,
 }
 
-/// The commands that replace both tables.
-pub fn replace(subnet: &Subnet, guests: &[Guest], guarded: &Guarded) -> Value {
-    let mut commands = removal();
-    commands.extend(bridge_table(subnet, guests));
-    commands.extend(inet_table(subnet, guests, guarded));
-    json!({ "nftables": commands })
+/// Both tables, as they are to be or in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rules {
+    /// The commands that make them, without VMs.
+    fixed: Vec<Value>,
+    /// What VMs add, each by what it is.
+    elements: BTreeMap<String, Element>,
+}
+
+/// The commands that add something to the tables, and that delete it.
+#[derive(Debug, Clone, PartialEq)]
+struct Element {
+    add: Vec<Value>,
+    delete: Vec<Value>,
+}
+
+impl Rules {
+    /// What is to be.
+    pub fn new(subnet: &Subnet, guests: &[Guest], guarded: &Guarded) -> Self {
+        let (bridge, inet) = (bridge_table(subnet, guests), inet_table(subnet, guests, guarded));
+        let mut elements = bridge.elements.clone();
+        elements.extend(inet.elements.clone());
+        Self { fixed: [bridge.finish(), inet.finish()].concat(), elements }
+    }
+
+    /// The commands that replace both tables, whatever was there.
+    pub fn replace(&self) -> Value {
+        let mut commands = removal();
+        commands.extend(self.fixed.iter().cloned());
+        commands.extend(self.elements.values().flat_map(|element| element.add.clone()));
+        json!({ "nftables": commands })
+    }
+
+    /// The commands that make this of `before`, which is in force; none where it takes a replacement.
+    pub fn change(&self, before: &Self) -> Option<Vec<Value>> {
+        if self.fixed != before.fixed {
+            return None;
+        }
+        let gone = before.elements.iter().filter(|(what, _)| !self.elements.contains_key(*what));
+        let new = self.elements.iter().filter(|(what, _)| !before.elements.contains_key(*what));
+        let gone = gone.flat_map(|(_, element)| element.delete.clone());
+        Some(gone.chain(new.flat_map(|(_, element)| element.add.clone())).collect())
+    }
 }
 
 /// The commands that remove both tables, whether they are there or not.
@@ -58,20 +100,49 @@ struct Table {
     family: &'static str,
     commands: Vec<Value>,
     rules: Vec<Value>,
+    elements: BTreeMap<String, Element>,
 }
 
 impl Table {
     fn new(family: &'static str) -> Self {
         let table = json!({ "add": { "table": { "family": family, "name": TABLE } } });
-        Self { family, commands: vec![table], rules: Vec::new() }
+        Self { family, commands: vec![table], rules: Vec::new(), elements: BTreeMap::new() }
     }
 
     fn set(&mut self, name: &str, kind: Value, elements: Vec<Value>) {
-        let mut set = json!({ "family": self.family, "table": TABLE, "name": name, "type": kind });
-        if !elements.is_empty() {
-            set["elem"] = elements.into();
-        }
+        let set = json!({ "family": self.family, "table": TABLE, "name": name, "type": kind });
         self.commands.push(json!({ "add": { "set": set } }));
+        for element in elements {
+            let what = format!("{} {name} {element}", self.family);
+            let element = self.element(name, element);
+            let [add, delete] = ["add", "delete"].map(|verb| vec![json!({ verb: element })]);
+            self.elements.insert(what, Element { add, delete });
+        }
+    }
+
+    fn element(&self, set: &str, element: Value) -> Value {
+        json!({ "element": { "family": self.family, "table": TABLE, "name": set, "elem": [element] } })
+    }
+
+    /// A map from interfaces to chains of their own.
+    fn map(&mut self, name: &str) {
+        let map = json!({
+            "family": self.family, "table": TABLE, "name": name, "type": "ifname", "map": "verdict",
+        });
+        self.commands.push(json!({ "add": { "map": map } }));
+    }
+
+    /// A chain of one interface's own, with one rule, where `map` leads to.
+    fn own_chain(&mut self, map: &str, interface: &str, expressions: Vec<Value>) {
+        let name = format!("{map}-{interface}");
+        let chain = json!({ "chain": { "family": self.family, "table": TABLE, "name": name } });
+        let rule = json!({ "family": self.family, "table": TABLE, "chain": name, "expr": expressions });
+        let what = format!("{} {name} {}", self.family, rule["expr"]);
+        let element = self.element(map, json!([interface, jump(&name)]));
+        let add =
+            vec![json!({ "add": chain }), json!({ "add": { "rule": rule } }), json!({ "add": element })];
+        let delete = vec![json!({ "delete": element }), json!({ "delete": chain })];
+        self.elements.insert(what, Element { add, delete });
     }
 
     fn base(&mut self, name: &str, kind: &str, hook: &str, priority: i32) {
@@ -163,7 +234,7 @@ fn mac(slot: Slot) -> String {
 }
 
 /// Frames between the ports. Its hooks run before the bridge looks at a frame (linux/netfilter_bridge.h).
-fn bridge_table(subnet: &Subnet, guests: &[Guest]) -> Vec<Value> {
+fn bridge_table(subnet: &Subnet, guests: &[Guest]) -> Table {
     let mut table = Table::new("bridge");
     let pairs = |value: &dyn Fn(&Guest) -> String| -> Vec<Value> {
         guests.iter().map(|guest| json!({ "concat": [guest.tap, value(guest)] })).collect()
@@ -202,13 +273,18 @@ fn bridge_table(subnet: &Subnet, guests: &[Guest]) -> Vec<Value> {
     table.rule("v6", vec![is(kind(), any_of(&["nd-router-advert", "nd-redirect"])), drop()]);
     let target = |length: u32| json!({ "payload": { "base": "th", "offset": 64, "len": length } });
     let link_local = || vec![is(field("ip6", "saddr"), network("fe80::", 10))];
+    table.map("claims");
     for guest in guests {
         let own = format!("{:#x}", subnet.guest_v6(guest.slot).to_bits());
-        let claim = [from(&guest.tap), is(kind(), "nd-neighbor-advert")];
         // The first ten bits of a link-local address.
-        let other = [is_not(target(10), 0x3fa), is_not(target(128), own), drop()];
-        table.rule("v6", [&claim[..], &other[..]].concat());
+        table.own_chain(
+            "claims",
+            &guest.tap,
+            vec![is_not(target(10), 0x3fa), is_not(target(128), own), drop()],
+        );
     }
+    let claims = json!({ "vmap": { "key": meta("iifname"), "data": "@claims" } });
+    table.rule("v6", vec![is(kind(), "nd-neighbor-advert"), claims]);
     table.rule("v6", vec![is(of_tap(field("ip6", "saddr")), "@v6"), accept()]);
     // Neighbours are looked for, and groups joined, from link-local and unspecified addresses.
     let icmp = is(meta("l4proto"), "ipv6-icmp");
@@ -225,11 +301,11 @@ fn bridge_table(subnet: &Subnet, guests: &[Guest]) -> Vec<Value> {
     for direction in ["iifname", "oifname"] {
         table.rule("between", vec![is(meta(direction), tap.as_str()), drop()]);
     }
-    table.finish()
+    table
 }
 
 /// Packets that the host routes, receives or sends.
-fn inet_table(subnet: &Subnet, guests: &[Guest], guarded: &Guarded) -> Vec<Value> {
+fn inet_table(subnet: &Subnet, guests: &[Guest], guarded: &Guarded) -> Table {
     let mut table = Table::new("inet");
     let addresses = |wanted: &dyn Fn(&Guest) -> bool| -> [Vec<Value>; 2] {
         let chosen: Vec<&Guest> = guests.iter().filter(|guest| wanted(guest)).collect();
@@ -250,7 +326,7 @@ fn inet_table(subnet: &Subnet, guests: &[Guest], guarded: &Guarded) -> Vec<Value
     forward(&mut table, guarded);
     input(&mut table, subnet);
     nat(&mut table, subnet, guests);
-    table.finish()
+    table
 }
 
 /// A packet of a VM's has never to do with loopback addresses, though route_localnet would let it.

@@ -76,6 +76,7 @@ mod tests {
         let subnet = Subnet::choose(None, &[], 1).unwrap();
         let guest = Guest {
             slot: Slot::try_from(3).unwrap(),
+            index: 7,
             tap: "bngr7".into(),
             rules: NetworkRules { ports: vec!["8080:80".parse().unwrap()], ..Default::default() },
         };

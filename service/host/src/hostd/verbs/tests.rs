@@ -73,7 +73,7 @@ impl System for Pretended {
 
     fn make_tap(&self, _: VmId, _: Slot, _: Subnet) -> Result<Tap> {
         self.act("tap").map_err(system("tap"))?;
-        Ok(Tap { fd: nothing(), name: "tap".into() })
+        Ok(Tap { fd: nothing(), name: "tap".into(), index: 1 })
     }
 
     fn await_tap_gone(&self, _: VmId) -> io::Result<()> {

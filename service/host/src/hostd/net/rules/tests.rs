@@ -8,6 +8,7 @@ fn guest(number: u16, mode: NetworkMode, nat: bool, ports: &[&str]) -> Guest {
     Guest {
         slot: Slot::try_from(number).unwrap(),
         tap: format!("bngr{number}"),
+        index: 100 + u32::from(number),
         rules: NetworkRules { mode, nat, ports },
     }
 }
@@ -16,8 +17,12 @@ fn subnet() -> Subnet {
     Subnet::choose(None, &[], 7).unwrap()
 }
 
-fn everything() -> Value {
-    let guests = [
+fn replace(subnet: &Subnet, guests: &[Guest], guarded: &Guarded) -> Value {
+    Rules::new(subnet, guests, guarded).replace()
+}
+
+fn guests() -> [Guest; 3] {
+    [
         guest(0, NetworkMode::Private, false, &[]),
         guest(
             1,
@@ -26,9 +31,41 @@ fn everything() -> Value {
             &["8080:80", "0.0.0.0:53:53/udp", "[::]:8443:443", "192.0.2.1:25:25"],
         ),
         guest(2, NetworkMode::Shared, false, &["[2001:db8::1]:80:80"]),
-    ];
-    let guarded = Guarded { v4: ["eth0".into(), "wlan0".into()].into(), v6: true };
-    replace(&subnet(), &guests, &guarded)
+    ]
+}
+
+fn guarded() -> Guarded {
+    Guarded { v4: ["eth0".into(), "wlan0".into()].into(), v6: true }
+}
+
+fn everything() -> Value {
+    replace(&subnet(), &guests(), &guarded())
+}
+
+/// The rules with these guests, without ports.
+fn rules(guests: &[Guest]) -> Rules {
+    Rules::new(&subnet(), guests, &guarded())
+}
+
+#[test]
+fn a_vm_more_or_less_costs_the_same_however_many_there_are() {
+    let many: Vec<Guest> = (0..100).map(|number| guest(number, NetworkMode::Private, true, &[])).collect();
+    let come = |before: &[Guest], after: &[Guest]| rules(after).change(&rules(before)).unwrap();
+    assert_eq!(come(&many[..99], &many).len(), come(&[], &many[..1]).len());
+    assert_eq!(come(&many, &many[..99]).len(), come(&many[..1], &[]).len());
+    assert_eq!(come(&many, &many), Vec::<Value>::new());
+    // What a VM may is changed without what it is.
+    let closed = [guest(0, NetworkMode::Private, false, &[])];
+    let words: Vec<String> = come(&closed, &many[..1]).iter().map(Value::to_string).collect();
+    assert!(words.len() == 2 && words.iter().all(|word| word.contains("nat")), "{words:?}");
+}
+
+#[test]
+fn a_change_that_is_no_element_is_a_replacement() {
+    let [one, published, _] = guests();
+    assert_eq!(rules(&[one.clone(), published]).change(&rules(std::slice::from_ref(&one))), None);
+    let unguarded = Rules::new(&subnet(), std::slice::from_ref(&one), &Guarded::default());
+    assert_eq!(rules(&[one]).change(&unguarded), None);
 }
 
 #[test]
