@@ -222,6 +222,37 @@ async fn a_host_that_breaks_the_protocol_is_told_and_can_start_over() {
 }
 
 #[tokio::test]
+async fn a_hello_that_is_said_again_changes_nothing() {
+    let (_guest, mut socket) = start();
+    let frame = |kind, stream, payload: &[u8]| {
+        let mut bytes = Vec::new();
+        wire::encode(kind, StreamId(stream), payload, &mut bytes).unwrap();
+        bytes
+    };
+    let hello = wire::pack(&wire::Hello { oldest: 1, newest: 1, nonce: [7; 16] }).unwrap();
+    let exec =
+        wire::pack(&ExecSpec { argv: vec!["cat".into()], stdin: true, ..ExecSpec::default() }).unwrap();
+    let (hello, exec) = (frame(Kind::Hello, 0, &hello), frame(Kind::Exec, 1, &exec));
+    let end = frame(Kind::StdinEnd, 1, b"");
+    socket.write_all(&[&hello[..], &exec, &hello, &end].concat()).await.unwrap();
+    let mut decoder = wire::Decoder::hunting(Kind::Welcome);
+    let mut kinds = Vec::new();
+    while kinds.last() != Some(&Kind::Exited) {
+        let mut bytes = [0; 4096];
+        let length = socket.read(&mut bytes).await.unwrap();
+        assert!(length > 0, "{kinds:?}");
+        decoder.push(&bytes[..length]);
+        while let Some(frame) = decoder.pop().unwrap() {
+            if frame.kind == Kind::Exited {
+                assert_eq!(wire::unpack::<ExitStatus>(&frame.payload).unwrap(), ExitStatus::Code(0));
+            }
+            kinds.push(frame.kind);
+        }
+    }
+    assert_eq!(kinds.iter().filter(|kind| **kind == Kind::Welcome).count(), 2, "{kinds:?}");
+}
+
+#[tokio::test]
 async fn a_host_of_another_version_is_told_so() {
     let (_guest, mut socket) = start();
     let hello = wire::Hello { oldest: 2, newest: 9, nonce: [1; 16] };

@@ -25,6 +25,8 @@ pub struct Session {
     decoder: Decoder,
     /// Whether a host has said hello.
     greeted: bool,
+    /// What it said with it.
+    nonce: [u8; 16],
     /// Every command that the host knows of.
     pub commands: BTreeMap<StreamId, Command>,
     readable: BTreeSet<StreamId>,
@@ -56,6 +58,7 @@ impl Session {
             info,
             decoder: Decoder::hunting(Kind::Hello),
             greeted: false,
+            nonce: [0; 16],
             commands: BTreeMap::new(),
             readable: BTreeSet::new(),
             orphans: Vec::new(),
@@ -95,6 +98,8 @@ impl Session {
         self.reset();
         self.decoder.hunt(Kind::Hello);
         outbox.clear();
+        // The next host may have come before this was noticed, and think that it is known.
+        outbox.push(Kind::Lost, StreamId(0), &[]);
     }
 
     fn reset(&mut self) {
@@ -185,8 +190,12 @@ impl Session {
 
     fn hello(&mut self, payload: &[u8], outbox: &mut Outbox) -> Result<(), Broken> {
         let hello: Hello = message(payload)?;
-        self.reset();
-        outbox.clear();
+        // A host says it again until it is answered.
+        if !self.greeted || self.nonce != hello.nonce {
+            self.reset();
+            outbox.clear();
+        }
+        self.nonce = hello.nonce;
         self.greeted = (hello.oldest..=hello.newest).contains(&VERSION);
         let version = if self.greeted { VERSION } else { 0 };
         let mut welcome = Welcome { nonce: hello.nonce, version, info: self.info.clone() };

@@ -7,7 +7,9 @@
 //! **Handshake.** A virtio-serial port is not reset when a host process dies in the middle of a frame, so
 //! the host begins with [`SYNC`] zeros, which end any frame that was left unfinished and make its checksum
 //! wrong, and then [`Kind::Hello`] with a nonce. The agent drops everything that belonged to an earlier
-//! host, and answers [`Kind::Welcome`] with the nonce. The host discards what comes before that answer.
+//! host, and answers [`Kind::Welcome`] with the nonce. The host discards what comes before that answer. Until it comes, the
+//! host says the same hello again: an agent that notices an earlier host's end only then drops this one's hello too. It
+//! says [`Kind::Lost`], for a host that has been answered already; a hello that is said twice changes nothing.
 //!
 //! **Flow.** Each direction of a command has a window: a sender may have so many bytes on the way, and the
 //! receiver opens the window again as it passes them on ([`Kind::StdinCredit`] and its kin). A stream that

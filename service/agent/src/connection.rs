@@ -4,7 +4,7 @@ use crate::{
     AgentError, Violation,
     stream::{Change, Stream},
 };
-use banger_guest::wire::{ExecFailure, ExitStatus, Figures, Frame, Kind, MOST_EXECS, StreamId, unpack};
+use banger_guest::wire::{ExecFailure, ExitStatus, Figures, Frame, Kind, MOST_EXECS, StreamId, Welcome, unpack};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -280,6 +280,8 @@ impl Connection {
                 self.main.send_if_modified(|main| main.replace(status).is_none());
                 return Some(());
             }
+            // The answer to a hello that was said twice.
+            Kind::Welcome => return unpack::<Welcome>(&frame.payload).ok().map(drop),
             _ => return None,
         };
         // Whoever asked may have lost interest.

@@ -4,13 +4,18 @@ use crate::{AgentError, Violation};
 use banger_guest::wire::{
     Decoder, GuestInfo, Hello, Kind, SYNC, StreamId, VERSION, Welcome, encode, pack, unpack,
 };
+use std::{convert::Infallible, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::{OwnedReadHalf, OwnedWriteHalf},
+    time::sleep,
 };
 
 /// Most bytes that may come before the welcome: what an earlier connection can have left on the way, and more.
 const MOST_STALE: usize = 4 << 20;
+
+/// How long until the hello is said again, at first and at most.
+const PATIENCE: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(4)];
 
 /// How much is read from a guest at once.
 pub const READ: usize = 64 << 10;
@@ -23,12 +28,24 @@ pub async fn shake(
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce).map_err(std::io::Error::other)?;
     let hello = pack(&Hello { oldest: VERSION, newest: VERSION, nonce }).map_err(Violation::from)?;
-    let mut bytes = vec![0; SYNC];
-    encode(Kind::Hello, StreamId(0), &hello, &mut bytes).map_err(Violation::from)?;
+    let mut frame = Vec::new();
+    encode(Kind::Hello, StreamId(0), &hello, &mut frame).map_err(Violation::from)?;
     // Both at once: a guest may have so much on its way that it takes nothing before it is rid of that.
-    let say = async { Ok(writer.write_all(&bytes).await?) };
-    let ((), (info, decoder)) = tokio::try_join!(say, listen(reader, nonce))?;
-    Ok((info, decoder))
+    tokio::select! {
+        found = listen(reader, nonce) => found,
+        failed = say(writer, &frame) => failed.map(|never| match never {}),
+    }
+}
+
+/// Says hello until somebody listens: a guest that notices the end of an earlier host after our hello forgets that.
+async fn say(writer: &mut OwnedWriteHalf, hello: &[u8]) -> Result<Infallible, AgentError> {
+    writer.write_all(&[0; SYNC]).await?;
+    let [mut pause, longest] = PATIENCE;
+    loop {
+        writer.write_all(hello).await?;
+        sleep(pause).await;
+        pause = longest.min(pause * 2);
+    }
 }
 
 async fn listen(reader: &mut OwnedReadHalf, nonce: [u8; 16]) -> Result<(GuestInfo, Decoder), AgentError> {

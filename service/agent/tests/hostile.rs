@@ -90,6 +90,25 @@ async fn the_welcome_is_found_behind_anything_that_was_left_over() {
 }
 
 #[tokio::test]
+async fn a_hello_that_was_missed_is_said_again_and_answered_twice_without_harm() {
+    let (host, mut guest) = Guest::pair();
+    let play = async {
+        let missed = guest.hello().await;
+        let hello = guest.hello().await;
+        assert_eq!(missed.nonce, hello.nonce);
+        for _ in 0..2 {
+            guest.send(&welcome(hello.nonce, 1, GuestInfo::default())).await;
+        }
+        let ping = guest.frame().await;
+        assert_eq!(ping.kind, Kind::Ping);
+        guest.send(&bytes(Kind::Pong, 0, &ping.payload)).await;
+    };
+    let ask = async { Agent::connect(host).await.unwrap().ping().await };
+    let (answered, ()) = tokio::join!(ask, play);
+    answered.unwrap();
+}
+
+#[tokio::test]
 async fn a_guest_that_babbles_is_given_up() {
     let (host, mut guest) = Guest::pair();
     let babble = async { while guest.socket.write_all(&[0xba; 5000]).await.is_ok() {} };
@@ -245,7 +264,7 @@ proptest! {
             }
         }
         answer.extend(garbage);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (host, mut guest) = Guest::pair();
             let play = async {
