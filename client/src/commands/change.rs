@@ -1,8 +1,11 @@
 //! `banger vm set` and `banger vm rename`.
 
 use super::vm::find;
-use crate::{bus, context::Context, error::Error, progress::note};
-use banger_dbus::{Dict, DictWriter, dict, model::Bytes};
+use crate::{bus, cli::port, context::Context, error::Error, progress::note};
+use banger_dbus::{
+    Dict, DictWriter, dict,
+    model::{Bytes, NetworkMode, PublishedPort},
+};
 use clap::{Args, ValueEnum};
 
 /// When a VM that ended is started again.
@@ -56,7 +59,9 @@ impl LifeArgs {
 Examples:
   banger vm set --cpus 2 --memory 2G web
   banger vm set --disk 40G --restart on-failure web
-  banger vm set --autostart=false --idle-stop 0 web")]
+  banger vm set --autostart=false --idle-stop 0 web
+  banger vm set --nat=false --network shared web
+  banger vm set -p 8080:80 -p 8443:443 web       these ports and no others; publish and unpublish change one")]
 pub struct SetArgs {
     /// Virtual CPUs.
     #[arg(long, value_name = "N")]
@@ -70,6 +75,15 @@ pub struct SetArgs {
     /// When it starts and stops by itself.
     #[command(flatten)]
     pub life: LifeArgs,
+    /// Let it reach other networks, with this host's addresses.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    pub nat: Option<bool>,
+    /// Let it reach other VMs: "shared" with those that are shared too, "private" with none.
+    #[arg(long, value_name = "MODE")]
+    pub network: Option<NetworkMode>,
+    /// Its published ports, instead of those that it has. May be repeated.
+    #[arg(short, long, value_name = "[ADDRESS:]HOST:GUEST[/udp]")]
+    pub publish: Vec<PublishedPort>,
     /// The VM: its name, id or a unique prefix of its id.
     pub vm: String,
 }
@@ -83,6 +97,11 @@ pub async fn set(context: &mut Context, args: SetArgs) -> Result<(), Error> {
         .with_some("cpus", args.cpus)
         .with_some("memory", args.memory)
         .with_some("disk", args.disk);
+    let ports = (!args.publish.is_empty()).then(|| args.publish.iter().map(port).collect::<Vec<_>>());
+    let options = options
+        .with_some("nat", args.nat)
+        .with_some("network", args.network.map(|mode| mode.to_string()))
+        .with_some("ports", ports);
     let options = args.life.options(options).done();
     if options.is_empty() {
         return Err(Error::Usage(

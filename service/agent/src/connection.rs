@@ -4,7 +4,9 @@ use crate::{
     AgentError, Violation,
     stream::{Change, Stream},
 };
-use banger_guest::wire::{ExecFailure, ExitStatus, Figures, Frame, Kind, MOST_EXECS, StreamId, Welcome, unpack};
+use banger_guest::wire::{
+    ExecFailure, ExitStatus, Figures, Frame, Kind, MOST_EXECS, StreamId, Welcome, unpack,
+};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},

@@ -179,7 +179,7 @@ async fn stopping_and_deleting_ask_nothing_of_a_vm_that_does_not_run() {
     let bench = bench().await;
     let vm = bench.add_vm("a", VmState::Created);
     let job = bench.job().await;
-    let how = Stop { patience: Duration::ZERO, force: false };
+    let how = Stop { patience: Duration::ZERO, force: false, keep: false };
     lifecycle::stop(&bench.service, vm, how, &job).await.unwrap();
     assert_eq!(state(&bench, vm), VmState::Created);
     lifecycle::delete(&bench.service, vm, false, &job).await.unwrap();

@@ -292,7 +292,7 @@ impl World {
         let alive: Vec<VmId> = self.guests.borrow().iter().map(|(vm, _)| *vm).collect();
         let rows = self.bench.service.store.vms().unwrap();
         rows.iter().filter(|row| !alive.contains(&row.id)).for_each(|row| self.revive(row.id));
-        let how = Stop { patience: Duration::ZERO, force: false };
+        let how = Stop { patience: Duration::ZERO, force: false, keep: false };
         self.life(
             Victim::Helper,
             |_, _| false,
@@ -327,7 +327,7 @@ impl World {
 async fn carry_out(service: &Arc<Service>, plan: Plan, vm: VmId, cancel: &Cancel) {
     let job = job(service).await;
     cancel.replace((plan == Plan::Rollback).then(|| job.cancel.clone()));
-    let how = Stop { patience: Duration::ZERO, force: false };
+    let how = Stop { patience: Duration::ZERO, force: false, keep: false };
     let done = match plan {
         Plan::Start | Plan::Rollback => lifecycle::start(service, vm, &job).await,
         Plan::Stop => lifecycle::stop(service, vm, how, &job).await,

@@ -22,7 +22,7 @@ use crate::{
 };
 use banger_agent::WindowSize;
 use banger_dbus::{Dict, DictWriter, Error, Options, Port, names};
-use banger_model::{ImageName, JobKind, VmEvent, VmId, VmName};
+use banger_model::{ImageName, JobKind, PublishedPort, VmEvent, VmId, VmName};
 use banger_polkit::{Details, Operation};
 use std::{future::Future, sync::Arc, time::Duration};
 use zbus::{OwnedFd, OwnedObjectPath, message::Header};
@@ -64,10 +64,27 @@ impl VmObject {
     }
 
     async fn change(&self, header: &Header<'_>, change: Change) -> Result<Dict, Error> {
-        let (_, vm) = self.may(header, Operation::RunVm).await?;
+        let (caller, vm) = self.may(header, Operation::RunVm).await?;
+        if change.nat == Some(true) && !vm.spec.network.nat {
+            let details = Details::from([("vm", vm.name.to_string())]);
+            self.service.gate.authorize(&caller, Operation::NetworkNat, None, details).await?;
+        }
+        let there = &vm.spec.network.ports;
+        for port in change.ports.iter().flatten().filter(|port| !there.contains(port)) {
+            self.may_publish(&caller, &vm, port).await?;
+        }
         let later = change::change(&self.service, vm.id, &change).await?;
         let later: Vec<String> = later.into_iter().map(ToOwned::to_owned).collect();
         Ok(DictWriter::new().with("needs-restart", later).done())
+    }
+
+    /// Whether the caller may publish a port beyond what running a VM takes.
+    async fn may_publish(&self, caller: &Caller, vm: &VmRow, port: &PublishedPort) -> Result<(), Error> {
+        if port.is_privileged() {
+            let details = Details::from([("vm", vm.name.to_string()), ("port", port.to_string())]);
+            self.service.gate.authorize(caller, Operation::NetworkPublish, None, details).await?;
+        }
+        Ok(())
     }
 
     async fn job<W>(
@@ -110,7 +127,7 @@ impl VmObject {
             Some(seconds) => seconds.into(),
             None => configured,
         };
-        Ok(Stop { patience: Duration::from_secs(patience), force })
+        Ok(Stop { patience: Duration::from_secs(patience), force, keep: false })
     }
 }
 
@@ -298,7 +315,7 @@ impl VmObject {
         #[zbus(header)] header: Header<'_>,
         options: Dict,
     ) -> Result<OwnedObjectPath, Error> {
-        let how = self.stop_options(options)?;
+        let how = Stop { keep: true, ..self.stop_options(options)? };
         let allowed = self.may(&header, Operation::RunVm).await?;
         let work = |service: Arc<Service>, id, job: Arc<Job>| async move {
             lifecycle::stop(&service, id, how, &job).await?;
@@ -335,9 +352,10 @@ impl VmObject {
         Ok(wait::wait(&self.service, self.id).await?)
     }
 
-    /// Changes it: `name` s, `cpus` u, `memory` t, `disk` t (it only grows), `autostart` b, `restart` s, `idle-stop` u and
-    /// `remove` b, each as for `CreateVM`. All of it, or nothing where something is not possible. The result has
-    /// `needs-restart` as, what takes effect at its next start. Needs `org.banger.manager.vm-run`.
+    /// Changes it: `name` s, `cpus` u, `memory` t, `disk` t (it only grows), `autostart` b, `restart` s, `idle-stop` u,
+    /// `remove` b, `network` s, `nat` b and `ports` a(sqqs), each as for `CreateVM`. All of it, or nothing where something
+    /// is not possible. The result has `needs-restart` as, what takes effect at its next start. Needs
+    /// `org.banger.manager.vm-run`, and what `CreateVM` needs for `nat` and for ports that are new.
     #[zbus(out_args("result"))]
     async fn set(&self, #[zbus(header)] header: Header<'_>, options: Dict) -> Result<Dict, Error> {
         let mut options = Options::new(options);
@@ -350,6 +368,12 @@ impl VmObject {
             restart: options.take::<String>("restart")?.map(|policy| policy.parse()).transpose()?,
             idle_stop: options.take("idle-stop")?,
             remove: options.take("remove")?,
+            network: options.take::<String>("network")?.map(|mode| mode.parse()).transpose()?,
+            nat: options.take("nat")?,
+            ports: options
+                .take::<Vec<Port>>("ports")?
+                .map(|ports| ports.iter().map(published_port).collect())
+                .transpose()?,
         };
         options.finish()?;
         self.change(&header, change).await
@@ -426,10 +450,7 @@ impl VmObject {
         no_options(options)?;
         let port = published_port(&port)?;
         let (caller, vm) = self.may(&header, Operation::RunVm).await?;
-        if port.is_privileged() {
-            let details = Details::from([("vm", vm.name.to_string()), ("port", port.to_string())]);
-            self.service.gate.authorize(&caller, Operation::NetworkPublish, None, details).await?;
-        }
+        self.may_publish(&caller, &vm, &port).await?;
         Ok(network::publish(&self.service, self.id, port).await?)
     }
 

@@ -4,6 +4,7 @@
 
 mod host;
 mod names;
+mod network;
 mod storage;
 
 use crate::service::Service;
@@ -100,6 +101,10 @@ pub const ALL: &[Check] = &[
     Check { id: "kernel", subject: "default kernel", run: |s| Box::pin(async { host::kernel(s) }) },
     Check { id: "state", subject: "state folder", run: |s| Box::pin(async { storage::state(s) }) },
     Check { id: "space", subject: "free space", run: |s| Box::pin(async { storage::space(s) }) },
+    Check { id: "disks", subject: "disks of VMs", run: |s| Box::pin(async { storage::disks(s) }) },
+    Check { id: "network", subject: "the VMs' network", run: |s| Box::pin(network::addresses(s)) },
+    Check { id: "firewalls", subject: "other firewalls", run: |s| Box::pin(network::firewalls(s)) },
+    Check { id: "forwarding", subject: "routing", run: |_| Box::pin(async { network::forwarding() }) },
     Check { id: "registries", subject: "registries", run: |s| Box::pin(async { host::registries(s) }) },
     Check { id: "dns", subject: "names of VMs", run: |s| Box::pin(names::server(s)) },
     Check { id: "resolver", subject: "this host's resolver", run: |s| Box::pin(names::resolver(s)) },

@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::service::Service;
-use banger_model::Bytes;
+use banger_model::{Bytes, DiskBackend};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 /// With less than this nothing more can be made.
@@ -34,6 +34,22 @@ pub fn state(service: &Service) -> Finding {
         (false, _) => Finding::error(
             format!("{} belongs to uid {}", path.display(), metadata.uid()),
             format!("chown -R {}: {}", service.config.user, path.display()),
+        ),
+    }
+}
+
+/// What VMs' disks are made of.
+pub fn disks(service: &Service) -> Finding {
+    let (chosen, why) = service.backends.told();
+    match chosen {
+        Ok(DiskBackend::Copy) => Finding::note(
+            format!("each VM gets a copy of its image: {why}"),
+            "VMs are made quicker, and take less room, with device-mapper (load the module dm_snapshot) or with the state folder on btrfs or XFS; then restart bangerd",
+        ),
+        Ok(backend) => Finding::ok(format!("made with {backend}: {why}")),
+        Err(error) => Finding::error(
+            error.to_string(),
+            "set another `backend` in the section [disks] of the configuration, or remove it",
         ),
     }
 }

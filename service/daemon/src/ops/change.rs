@@ -1,11 +1,12 @@
 //! Changing what a VM is: its size, its name, when it starts and stops by itself.
 
+use super::network;
 use crate::{
     error::Error,
     service::Service,
     store::{VmRow, VmSpec},
 };
-use banger_model::{Bytes, Cpus, Restart, VmId, VmName};
+use banger_model::{Bytes, Cpus, NetworkMode, PublishedPort, Restart, VmId, VmName};
 use std::{sync::Arc, time::Duration};
 
 /// How long an operation that is under way is waited for.
@@ -33,6 +34,12 @@ pub struct Change {
     pub idle_stop: Option<u32>,
     /// Whether it goes by itself when it stops.
     pub remove: Option<bool>,
+    /// Which other VMs it reaches.
+    pub network: Option<NetworkMode>,
+    /// Whether it reaches beyond the host.
+    pub nat: Option<bool>,
+    /// Its ports that others reach: all of them.
+    pub ports: Option<Vec<PublishedPort>>,
 }
 
 impl Change {
@@ -46,6 +53,12 @@ impl Change {
         spec.restart = self.restart.unwrap_or(spec.restart);
         spec.idle_stop = self.idle_stop.unwrap_or(spec.idle_stop);
         spec.remove = self.remove.unwrap_or(spec.remove);
+        let rules = &mut spec.network;
+        rules.mode = self.network.unwrap_or(rules.mode);
+        rules.nat = self.nat.unwrap_or(rules.nat);
+        rules.ports = self.ports.clone().unwrap_or_else(|| std::mem::take(&mut rules.ports));
+        let reaches = |spec: &VmSpec| (spec.network.mode, spec.network.nat);
+        let elsewhere = reaches(&spec) != reaches(&vm.spec);
         let (old, new) = (vm.spec.size, spec.size);
         let later = [
             // The guest's own idea of its name.
@@ -53,6 +66,8 @@ impl Change {
             ("cpus", new.cpus != old.cpus),
             ("memory", new.memory != old.memory),
             ("disk", new.disk != old.disk),
+            // Its packets may at once what they are to; whom the guest asks for names is settled when it boots.
+            ("name-servers", elsewhere),
         ];
         let later = later.into_iter().filter(|(_, other)| *other && vm.state.may_have_process());
         (name, spec, later.map(|(word, _)| word).collect())
@@ -91,10 +106,11 @@ pub async fn change(service: &Arc<Service>, id: VmId, change: &Change) -> Result
     // A disk that shrank would lose what is at its end.
     service.limits.check(&spec.size, vm.spec.size.disk)?;
     check(&spec)?;
-    service.store.change_vm(id, &name, &spec)?;
+    network::with(service, &vm, &spec.network, || service.store.change_vm(id, &name, &spec)).await?;
     if name != vm.name {
         service.vm_renamed(id).await;
     }
+    service.vm_changed(id).await;
     machine.changed();
     Ok(later)
 }
@@ -130,14 +146,23 @@ mod tests {
             restart: Some(Restart::Always),
             idle_stop: Some(60),
             remove: None,
+            network: Some(NetworkMode::Shared),
+            nat: Some(true),
+            ports: Some(vec!["8080:80".parse().unwrap()]),
         };
-        for (state, later) in
-            [(VmState::Stopped, &[][..]), (VmState::Running, &["name", "cpus", "memory", "disk"][..])]
-        {
+        for (state, later) in [
+            (VmState::Stopped, &[][..]),
+            (VmState::Running, &["name", "cpus", "memory", "disk", "name-servers"][..]),
+        ] {
             let id = bench.add_vm("a", state);
+            if state == VmState::Running {
+                let slot = bench.service.vm(id).unwrap().slot;
+                bench.service.host.make_tap(id, slot, bench.service.subnet()).await.unwrap();
+            }
             assert_eq!(try_to(&bench, id, wanted.clone()).await.unwrap(), later, "{state}");
             let vm = bench.service.vm(id).unwrap();
             assert_eq!((vm.name.as_str(), vm.spec.size.cpus.0, vm.spec.size.disk.0), ("b", 2, SIZE.0 * 2));
+            assert!(vm.spec.network.nat && vm.spec.network.ports.len() == 1);
             assert!(vm.spec.autostart && vm.spec.restart == Restart::Always && vm.spec.idle_stop == 60);
             assert_eq!(try_to(&bench, id, wanted.clone()).await.unwrap(), [""; 0], "again: nothing is other");
             bench.service.store.remove_vm(id).unwrap();

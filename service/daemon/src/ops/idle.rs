@@ -46,7 +46,7 @@ pub async fn watch(service: &Arc<Service>, id: VmId, live: &Arc<Live>) {
 }
 
 async fn stop(service: &Arc<Service>, id: VmId, subject: String, owner: banger_model::Uid) {
-    let how = Stop { patience: Duration::from_secs(service.config.timeouts.stop), force: false };
+    let how = Stop { patience: Duration::from_secs(service.config.timeouts.stop), force: false, keep: false };
     let working = service.clone();
     let new = NewJob { kind: JobKind::StopVm, subject, owner, cancellable: false };
     let work =

@@ -31,7 +31,7 @@ pub fn check(signal: i32) -> Result<(), Error> {
 /// [`Error::NotRunning`], [`Error::NoAgent`], or what the guest said.
 pub async fn kill(service: &Arc<Service>, id: VmId, signal: i32, job: &Job) -> Result<(), Error> {
     if signal == SIGKILL {
-        let how = Stop { patience: Duration::ZERO, force: true };
+        let how = Stop { patience: Duration::ZERO, force: true, keep: false };
         return lifecycle::stop(service, id, how, job).await;
     }
     let vm = service.vm(id)?;

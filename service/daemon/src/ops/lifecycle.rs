@@ -105,8 +105,10 @@ fn phases(live: &Live) -> Vec<(String, u32)> {
 pub struct Stop {
     /// How long the guest may take to shut itself down.
     pub patience: Duration,
-    /// Whether it is asked at all.
+    /// Whether it is not asked at all.
     pub force: bool,
+    /// Whether even one that is to go when it stops stays, because it starts again.
+    pub keep: bool,
 }
 
 /// Stops a VM: the guest is asked to sync and shut down, and after `patience` its process is ended.
@@ -138,7 +140,7 @@ pub async fn stop(service: &Arc<Service>, id: VmId, how: Stop, job: &Job) -> Res
     };
     fault::step(service, Some(id), Plan::Stop, StopStep::AskGuest.word(), ask).await;
     ended(service, id, Plan::Stop, VmEvent::Stopped, "").await?;
-    match vm.spec.remove {
+    match vm.spec.remove && !how.keep {
         true => remove(service, id, Plan::Delete).await,
         false => Ok(()),
     }

@@ -1,6 +1,11 @@
 //! The VMs' network: which it is, and what a VM's packets may.
 
-use crate::{error::Error, ids, service::Service};
+use crate::{
+    error::Error,
+    ids,
+    service::Service,
+    store::{StoreError, VmRow},
+};
 use banger_model::{NetworkRules, PublishedPort, Subnet, VmId};
 use std::sync::Arc;
 
@@ -97,16 +102,32 @@ async fn change(
     if rules == vm.spec.network {
         return Ok(());
     }
-    let runs = vm.state.may_have_process();
-    if runs {
-        service.host.open_network(id, rules.clone()).await?;
+    with(service, &vm, &rules, || service.store.set_vm_network(id, &rules)).await?;
+    service.vm_changed(id).await;
+    Ok(())
+}
+
+/// Lets the packets of a VM, if it runs, do what other `rules` say, and has that written down; or else nothing. The caller
+/// holds its turn.
+///
+/// # Errors
+/// What the rules for ports, the helper or the database refuse.
+pub async fn with(
+    service: &Service,
+    vm: &VmRow,
+    rules: &NetworkRules,
+    write: impl FnOnce() -> Result<(), StoreError>,
+) -> Result<(), Error> {
+    rules.check()?;
+    let other = vm.state.may_have_process() && *rules != vm.spec.network;
+    if other {
+        service.host.open_network(vm.id, rules.clone()).await?;
     }
-    if let Err(error) = service.store.set_vm_network(id, &rules) {
-        if runs && let Err(also) = service.host.open_network(id, vm.spec.network).await {
-            tracing::error!(vm = %id, %also, "a change of what its packets may was not taken back");
+    if let Err(error) = write() {
+        if other && let Err(also) = service.host.open_network(vm.id, vm.spec.network.clone()).await {
+            tracing::error!(vm = %vm.id, %also, "a change of what its packets may was not taken back");
         }
         return Err(error.into());
     }
-    service.vm_changed(id).await;
     Ok(())
 }
