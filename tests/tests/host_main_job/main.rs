@@ -16,6 +16,7 @@ mod life;
 mod lifecycle;
 mod names;
 mod network;
+mod operations;
 mod readme;
 mod run;
 mod signatures;

@@ -16,9 +16,10 @@ fn it_says_what_works_and_what_to_do() {
     let all = ran.json();
     assert!(all.as_array().unwrap().iter().all(|finding| finding["severity"] != "error"), "{ran}");
     let ran = ran.expect(0);
-    for id in ["hostd", "polkit", "vmm", "kernel", "state", "dns"] {
+    for id in ["hostd", "polkit", "vmm", "kernel", "state", "network", "firewalls", "forwarding", "dns"] {
         assert_eq!(finding(&all, id)["severity"], "ok", "{ran}");
     }
+    assert!(finding(&all, "disks")["found"].as_str().unwrap().contains("no device-mapper"), "{ran}");
     let names = finding(&all, "dns");
     assert!(names["found"].as_str().unwrap().contains(&crate::server::host().to_string()), "{names}");
     vm.remove();

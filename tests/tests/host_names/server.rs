@@ -83,10 +83,15 @@ fn a_vm_is_found_by_its_name_and_by_its_addresses_while_it_runs() {
     assert_eq!(status(&["named.vm"]), "NXDOMAIN");
     banger(ALICE, &["vm", "start", "other"]).expect(0);
     assert!(records(&["other.vm", "A"])[0].ends_with(own[0].as_str()), "the same address as before");
-    let renamed = Vm("other");
+    // Also while it runs.
+    banger(ALICE, &["vm", "rename", "other", "again"]).expect(0);
+    assert_eq!(status(&["other.vm"]), "NXDOMAIN");
+    assert!(records(&["again.vm", "A"])[0].ends_with(own[0].as_str()));
+    assert!(records(&["-x", &own[0]])[0].ends_with("again.vm."));
+    let renamed = Vm("again");
     std::mem::forget(vm);
     renamed.remove();
-    assert_eq!(status(&["other.vm"]), "NXDOMAIN");
+    assert_eq!(status(&["again.vm"]), "NXDOMAIN");
 }
 
 #[test]
