@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     fmt, fs,
     io::{BufRead, BufReader, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
 };
 
@@ -21,6 +21,9 @@ pub const ROLE: &str = "__host-tests";
 
 /// The package of all lanes but `unit`.
 const LANES: &str = "banger-tests";
+
+/// Where Firecracker is, or on the private host what stands in for it.
+const FIRECRACKER: [&str; 2] = ["/usr/bin/firecracker", "/usr/local/bin/firecracker"];
 
 /// A lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -210,7 +213,10 @@ fn on_private_host(programs: &[&PathBuf], filter: &[&str]) -> Result<Count> {
         arguments: filter.iter().copied().chain(["--test-threads=1"]).map(str::to_owned).collect(),
         count: file.path().to_owned(),
     };
-    let install = kernel::installed()?;
+    let mut install = kernel::installed()?;
+    if !FIRECRACKER.iter().any(|path| Path::new(path).exists()) {
+        install.insert(FIRECRACKER[0].into(), machine::target().join("debug/scripted-firecracker"));
+    }
     let needs = Needs { user: Some(User::Root), accel: Accel::Tcg, install, ..Needs::default() };
     let report = host::run(&built, needs, vec![THIS.into(), ROLE.into(), serde_json::to_string(&job)?])?;
     let text = fs::read_to_string(file.path())?;

@@ -239,8 +239,10 @@ pub fn open_folder(service: &Service, id: VmId) -> Result<OwnedFd, Error> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made,
     };
-    let opened = made.and_then(|()| File::open(&path));
-    Ok(opened.map_err(|error| Error::disk(&path, error))?.into())
+    let opened = made.and_then(|()| File::open(&path)).map_err(|error| Error::disk(&path, error))?;
+    // Whatever mask the service was started with.
+    set_mode(&path, 0o711)?;
+    Ok(opened.into())
 }
 
 /// Sets a file's mode: what a VM's user may do with it while it has the folder.

@@ -1,6 +1,6 @@
 //! The script behind a socket, as HTTP; and a guest's vsock, as far as connecting goes.
 
-use crate::script::Script;
+use crate::script::{Answer, Script};
 use std::{
     io::{BufRead, BufReader, Write},
     os::unix::net::{UnixListener, UnixStream},
@@ -25,7 +25,9 @@ impl Server {
         thread::spawn(move || {
             for connection in listener.incoming().map_while(Result::ok) {
                 let script = Arc::clone(&shared);
-                thread::spawn(move || serve(connection, &script));
+                thread::spawn(move || {
+                    serve(connection, |method, path, body| script.lock().unwrap().answer(method, path, body))
+                });
             }
         });
         Self { socket, script, _folder: folder }
@@ -33,12 +35,12 @@ impl Server {
 }
 
 /// Requests one after the other, until the caller goes.
-fn serve(connection: UnixStream, script: &Mutex<Script>) -> Option<()> {
+pub fn serve(connection: UnixStream, mut answer: impl FnMut(&str, &str, &[u8]) -> Answer) -> Option<()> {
     let mut reader = BufReader::new(connection.try_clone().ok()?);
     let mut writer = connection;
     loop {
         let (method, path, body) = request(&mut reader)?;
-        let (status, answer) = script.lock().unwrap().answer(&method, &path, &body);
+        let (status, answer) = answer(&method, &path, &body);
         let body = answer.map(|answer| answer.to_string()).unwrap_or_default();
         let length = match status {
             204 => String::new(),
