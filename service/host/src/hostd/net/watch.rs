@@ -16,8 +16,8 @@ const ROUTE_GROUPS: [u32; 5] = [1, 7, 11, 24, 25];
 /// linux/netfilter/nfnetlink.h: tables, chains and rules.
 const NFTABLES_GROUP: u32 = 7;
 
-/// What changes together is looked at together.
-const PAUSE: Duration = Duration::from_millis(100);
+/// What changes together is looked at together, and not while a VM starts: it would take the processor from that.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// Calls the watcher from within.
 #[derive(Debug)]
