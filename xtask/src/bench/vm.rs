@@ -2,14 +2,13 @@
 
 use super::{median, shortest};
 use crate::machine;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use banger_harness::{REGISTRY, images, inside};
 use std::{
     fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -21,8 +20,6 @@ const MARK: &str = "the-command-runs";
 const MANY: usize = 100;
 /// How many VMs are listed.
 const LISTED: usize = 1000;
-/// How often a process is looked for; well below what is measured.
-const LOOK: Duration = Duration::from_micros(200);
 
 /// Measures all of it, `rounds` times each.
 pub fn measure(layout: &Path, name: &str, rounds: usize) -> Result<()> {
@@ -40,7 +37,8 @@ pub fn measure(layout: &Path, name: &str, rounds: usize) -> Result<()> {
 
     output(rounds)?;
 
-    empty_image()?;
+    sizes(&reference, rounds)?;
+    empty_image("small", "8M")?;
     for number in 0..MANY {
         created("small", number)?;
     }
@@ -60,26 +58,45 @@ fn line(what: &str, time: Duration) {
     println!("{what:<52} {:>9.1}", time.as_secs_f64() * 1e3);
 }
 
-/// From the client's start to the VMM's.
+/// From the client's start to the moment at which it is told that the VMM runs. Nothing is polled meanwhile: that would
+/// take one of the processors.
 fn starts(rounds: usize) -> Result<Vec<Duration>> {
     let start = |_| {
         ensure!(inside::vm_pids().is_empty(), "a VM runs already");
+        let mut command = inside::client("root", &["vm", "create", "--image", NAME, "--name", "started"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let began = Instant::now();
-        let mut client = spawn(&["vm", "create", "--image", NAME, "--name", "started"])?;
-        let executed = loop {
-            if !inside::pids("qemu-system-x86").is_empty() {
-                break began.elapsed();
-            }
-            if let Some(status) = client.try_wait()? {
-                bail!("vm create ended with {status} before its VMM began");
-            }
-            thread::sleep(LOOK);
-        };
+        let mut client = command.spawn().context("cannot run the client")?;
+        let mut lines = BufReader::new(client.stderr.take().context("no progress to read")?).lines();
+        let told = lines.by_ref().map_while(Result::ok).find(|line| line.ends_with(": booting"));
+        let executed = told.map(|_| began.elapsed()).context("the client does not tell of the boot")?;
+        // What it says later is not to keep it.
+        lines.for_each(drop);
         ensure!(client.wait()?.success(), "the VM did not come up");
         banger(&["vm", "rm", "--force", "started"])?;
         Ok(executed)
     };
     (0..rounds).map(start).collect()
+}
+
+/// Making a VM of a small and of a large image, without starting it.
+fn sizes(reference: &str, rounds: usize) -> Result<()> {
+    let mut medians = Vec::new();
+    for (name, size) in [("of-10-mb", "10M"), ("of-10-gb", "10G")] {
+        match name {
+            "of-10-mb" => empty_image(name, size)?,
+            _ => drop(banger(&["image", "pull", "--name", name, "--size", size, reference])?),
+        }
+        let times = (0..rounds).map(|_| {
+            let time = timed(&["vm", "create", "--no-start", "--image", name, "--name", "sized"])?;
+            banger(&["vm", "rm", "sized"])?;
+            Ok(time)
+        });
+        medians.push(median(&times.collect::<Result<Vec<_>>>()?));
+        line(&format!("vm create --no-start of an image of {size}"), *medians.last().context("no median")?);
+    }
+    println!("{:<52} {:>9.2}", "ratio", medians[1].as_secs_f64() / medians[0].as_secs_f64());
+    Ok(())
 }
 
 /// A command's output, by `banger run` and by a bare QEMU with the same files, in turn.
@@ -200,7 +217,7 @@ fn is_qemu(child: &Child) -> bool {
 }
 
 /// An image that costs nothing to make VMs of.
-fn empty_image() -> Result<()> {
+fn empty_image(name: &str, size: &str) -> Result<()> {
     let folder = super::folder()?;
     let archive = folder.path().join("root.tar");
     let mut builder = tar::Builder::new(fs::File::create(&archive)?);
@@ -210,7 +227,7 @@ fn empty_image() -> Result<()> {
     builder.append_data(&mut header, "empty", std::io::empty())?;
     builder.finish()?;
     let path = archive.display().to_string();
-    banger(&["image", "import", "--format", "rootfs", "--size", "8M", "--name", "small", &path]).map(drop)
+    banger(&["image", "import", "--format", "rootfs", "--size", size, "--name", name, &path]).map(drop)
 }
 
 fn created(image: &str, number: usize) -> Result<()> {

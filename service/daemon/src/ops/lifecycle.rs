@@ -45,7 +45,7 @@ async fn start_first(service: &Arc<Service>, id: VmId, job: &Job) -> Result<(), 
 /// The same, for who has the VM's turn; its guest may go on from a snapshot instead of booting.
 ///
 /// # Errors
-/// As [`start`].
+/// As [`start()`].
 pub async fn start_with_turn(
     service: &Arc<Service>,
     id: VmId,

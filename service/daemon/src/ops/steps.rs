@@ -11,7 +11,10 @@ use crate::{
 };
 use banger_host::{Manner, StartVm, VmmKind};
 use banger_model::{DiskNumber, Phase, Plan, StartStep, VmId};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 /// What the steps of one attempt to start a VM work with, and what they come to.
@@ -134,8 +137,10 @@ pub async fn carry_out(
             return Err(Error::Cancelled);
         }
         job.advance(done);
+        let begun = Instant::now();
         let acted = act(service, vm, step, &mut attempt);
         fault::step(service, Some(vm.id), Plan::Start, step.word(), acted).await?;
+        tracing::debug!(vm = %vm.id, step = step.word(), ms = begun.elapsed().as_secs_f64() * 1e3, "done");
     }
     attempt.live.ok_or_else(|| Error::Internal("a start that awaited no guest".into()))
 }

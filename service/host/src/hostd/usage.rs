@@ -6,7 +6,7 @@ use banger_host::VmUsage;
 use banger_model::VmId;
 use std::{fs, io, path::PathBuf};
 
-/// A tick of /proc/<pid>/stat, in microseconds (`USER_HZ`, time(7)).
+/// A tick of `/proc/<pid>/stat`, in microseconds (`USER_HZ`, time(7)).
 const TICK_US: u64 = 10_000;
 
 /// Where control groups are.
@@ -41,7 +41,7 @@ fn of_group(folder: PathBuf) -> Option<(u64, u64)> {
     Some((cpu, memory))
 }
 
-/// Microseconds in user and kernel mode: fields 14 and 15 of /proc/<pid>/stat, proc_pid_stat(5).
+/// Microseconds in user and kernel mode: fields 14 and 15 of `/proc/<pid>/stat`, proc_pid_stat(5).
 fn cpu_of(stat: &str) -> u64 {
     // The second field is the program's name in parentheses, and may hold anything, parentheses too.
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);

@@ -1,7 +1,7 @@
 //! The VMs' network: one bridge, a TAP in it for each VM, the rules of their packets, and what the host has to route.
 //!
 //! [`Network`] holds what is to be, and makes it so: [`rules`] and [`forwarding`] decide, [`bridge`], [`nft`] and
-//! [`foreign`] act, [`watch`] sees when the host changes underneath. All of it goes when the last VM has been gone for a
+//! [`foreign`] act, [`mod@watch`] sees when the host changes underneath. All of it goes when the last VM has been gone for a
 //! while, or this process ends without one. What is to be is written down in `network.json`, for another life of this
 //! process: VMs run on without it.
 
@@ -235,6 +235,7 @@ impl Network {
                 return None;
             }
             self.warm(&mut state, index);
+            nft::prepare();
             return Some(left);
         }
         if done.is_ok() && !self.stands(&mut state) {
@@ -246,6 +247,7 @@ impl Network {
         }
         foreign::open();
         self.warm(&mut state, index);
+        nft::prepare();
         None
     }
 
@@ -374,6 +376,7 @@ impl Network {
         state.warm.clear();
         bridge::remove()?;
         state.in_force = None;
+        nft::dismiss();
         nft::run(&rules::remove())?;
         state.bridge = None;
         state.idle = None;
