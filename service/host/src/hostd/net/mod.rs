@@ -21,7 +21,7 @@ pub use watch::start as watch;
 use crate::devices::await_gone;
 use crate::refused::{Refused, Result, not_ready, refused, system};
 use banger_host::Refusal;
-use banger_model::{Firewall, NetworkRules, Origin, Slot, Subnet, Used, VmId};
+use banger_model::{Firewall, NetworkMode, NetworkRules, Origin, Slot, Subnet, Used, VmId};
 use forwarding::Changed;
 use rules::{Guest, Rules};
 use saved::Saved;
@@ -142,11 +142,12 @@ impl Network {
         let done = taken.and_then(|ports| {
             state.ports.insert(vm, ports);
             state.guests.insert(vm, Guest { rules, ..guest.clone() });
-            bridge::set_isolated(
-                &guest.tap,
-                state.guests[&vm].rules.mode != banger_model::NetworkMode::Shared,
-            )
-            .map_err(system(format!("setting up {}", guest.tap)))?;
+            // One is made isolated; to say so again takes as long as to change it.
+            let shared = [&guest, &state.guests[&vm]].map(|guest| guest.rules.mode == NetworkMode::Shared);
+            if shared[0] != shared[1] {
+                bridge::set_isolated(&guest.tap, !shared[1])
+                    .map_err(system(format!("setting up {}", guest.tap)))?;
+            }
             self.apply(&mut state)
         });
         if let Err(failure) = done {
@@ -169,7 +170,12 @@ impl Network {
         let mut state = self.lock();
         state.ports.remove(&vm);
         let Some(guest) = state.guests.get_mut(&vm) else { return Ok(()) };
-        if std::mem::take(&mut guest.rules) == NetworkRules::default() {
+        let rules = std::mem::take(&mut guest.rules);
+        // With its VMM the TAP may be gone.
+        if rules.mode == NetworkMode::Shared && guest.has_tap().is_ok_and(|has| has) {
+            bridge::set_isolated(&guest.tap, true).map_err(system(format!("setting up {}", guest.tap)))?;
+        }
+        if rules == NetworkRules::default() {
             return Ok(());
         }
         self.apply(&mut state)

@@ -1,7 +1,7 @@
 //! The rules of the VMs' packets, made from what is to be.
 //!
-//! What is the same for all VMs is [`Rules::fixed`]; a VM adds elements to it. Where only elements differ from what is in
-//! force, only those are given to the kernel, so that a VM's start costs the same however many there are.
+//! To what is the same for all VMs, each adds elements. Where only elements differ from what is in force, only those are
+//! written out and given to the kernel, so that a VM's start costs the same however many there are.
 //!
 //! Two tables are ours. `bridge banger` sees each frame as it leaves a VM: it drops what has not that VM's MAC and
 //! addresses, and what is for another VM unless both are shared. `inet banger` sees what the host routes. Both drop
@@ -40,13 +40,15 @@ pub struct Guarded {
 }
 
 /// Both tables, as they are to be or in force.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    /// The commands that make them, without VMs.
-    fixed: Vec<Value>,
-    /// What VMs add, each by what it is.
-    elements: BTreeMap<String, Element>,
+    subnet: Subnet,
+    guests: Vec<Guest>,
+    guarded: Guarded,
 }
+
+/// What VMs add, each by what it is.
+type Elements = BTreeMap<String, Element>;
 
 /// The commands that add something to the tables, and that delete it.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,30 +60,92 @@ struct Element {
 impl Rules {
     /// What is to be.
     pub fn new(subnet: &Subnet, guests: &[Guest], guarded: &Guarded) -> Self {
-        let (bridge, inet) = (bridge_table(subnet, guests), inet_table(subnet, guests, guarded));
-        let mut elements = bridge.elements.clone();
-        elements.extend(inet.elements.clone());
-        Self { fixed: [bridge.finish(), inet.finish()].concat(), elements }
+        Self { subnet: *subnet, guests: guests.to_vec(), guarded: guarded.clone() }
     }
 
     /// The commands that replace both tables, whatever was there.
     pub fn replace(&self) -> Value {
         let mut commands = removal();
-        commands.extend(self.fixed.iter().cloned());
-        commands.extend(self.elements.values().flat_map(|element| element.add.clone()));
+        commands.extend(bridge_table());
+        commands.extend(inet_table(&self.subnet, &self.guests, &self.guarded));
+        commands.extend(elements(&self.subnet, &self.guests).into_values().flat_map(|element| element.add));
         json!({ "nftables": commands })
     }
 
-    /// The commands that make this of `before`, which is in force; none where it takes a replacement.
+    /// The commands that make this of `before`, which is in force; none where it takes a replacement. Nothing is written out
+    /// that both have.
     pub fn change(&self, before: &Self) -> Option<Vec<Value>> {
-        if self.fixed != before.fixed {
+        if self.basis() != before.basis() {
             return None;
         }
-        let gone = before.elements.iter().filter(|(what, _)| !self.elements.contains_key(*what));
-        let new = self.elements.iter().filter(|(what, _)| !before.elements.contains_key(*what));
+        let but = |ours: &Self, theirs: &Self| {
+            let guests = ours.guests.iter().filter(|guest| !theirs.guests.contains(guest)).cloned();
+            elements(&ours.subnet, &guests.collect::<Vec<_>>())
+        };
+        let (old, new) = (but(before, self), but(self, before));
+        let gone = old.iter().filter(|(what, _)| !new.contains_key(*what));
+        let come = new.iter().filter(|(what, _)| !old.contains_key(*what));
         let gone = gone.flat_map(|(_, element)| element.delete.clone());
-        Some(gone.chain(new.flat_map(|(_, element)| element.add.clone())).collect())
+        Some(gone.chain(come.flat_map(|(_, element)| element.add.clone())).collect())
     }
+
+    /// All that is more than an element.
+    fn basis(&self) -> (&Subnet, &Guarded, Vec<(Slot, &[PublishedPort])>) {
+        let published = self.guests.iter().filter(|guest| !guest.rules.ports.is_empty());
+        let published = published.map(|guest| (guest.slot, guest.rules.ports.as_slice()));
+        (&self.subnet, &self.guarded, published.collect())
+    }
+}
+
+/// What these VMs add to both tables.
+fn elements(subnet: &Subnet, guests: &[Guest]) -> Elements {
+    let mut elements = Elements::new();
+    for guest in guests {
+        let (v4, v6) = (subnet.guest_v4(guest.slot).to_string(), subnet.guest_v6(guest.slot).to_string());
+        let of_tap = |value: &str| json!({ "concat": [guest.tap, value] });
+        let shared = guest.rules.mode == NetworkMode::Shared;
+        for (family, set, value, wanted) in [
+            ("bridge", "macs", of_tap(&mac(guest.slot)), true),
+            ("bridge", "v4", of_tap(&v4), true),
+            ("bridge", "v6", of_tap(&v6), true),
+            ("bridge", "shared", guest.tap.clone().into(), shared),
+            ("inet", "nat4", v4.clone().into(), guest.rules.nat),
+            ("inet", "nat6", v6.clone().into(), guest.rules.nat),
+            ("inet", "shared4", v4.clone().into(), shared),
+            ("inet", "shared6", v6.clone().into(), shared),
+        ] {
+            if wanted {
+                let what = format!("{family} {set} {value}");
+                let element = element(family, set, value);
+                let [add, delete] = ["add", "delete"].map(|verb| vec![json!({ verb: element })]);
+                elements.insert(what, Element { add, delete });
+            }
+        }
+        let (what, claim) = claim(subnet, guest);
+        elements.insert(what, claim);
+    }
+    elements
+}
+
+fn element(family: &str, set: &str, element: Value) -> Value {
+    json!({ "element": { "family": family, "table": TABLE, "name": set, "elem": [element] } })
+}
+
+/// The chain of what a VM may say of neighbours, and the way to it: of no other address than its own, 64 bits behind the
+/// beginning of the message (RFC 4861, section 4.4).
+fn claim(subnet: &Subnet, guest: &Guest) -> (String, Element) {
+    let target = |length: u32| json!({ "payload": { "base": "th", "offset": 64, "len": length } });
+    let own = format!("{:#x}", subnet.guest_v6(guest.slot).to_bits());
+    // The first ten bits of a link-local address.
+    let expressions = [is_not(target(10), 0x3fa), is_not(target(128), own), drop()];
+    let name = format!("claims-{}", guest.tap);
+    let chain = json!({ "chain": { "family": "bridge", "table": TABLE, "name": name } });
+    let rule = json!({ "family": "bridge", "table": TABLE, "chain": name, "expr": expressions });
+    let what = format!("bridge {name} {}", rule["expr"]);
+    let element = element("bridge", "claims", json!([guest.tap, jump(&name)]));
+    let add = vec![json!({ "add": chain }), json!({ "add": { "rule": rule } }), json!({ "add": element })];
+    let delete = vec![json!({ "delete": element }), json!({ "delete": chain })];
+    (what, Element { add, delete })
 }
 
 /// The commands that remove both tables, whether they are there or not.
@@ -100,28 +164,17 @@ struct Table {
     family: &'static str,
     commands: Vec<Value>,
     rules: Vec<Value>,
-    elements: BTreeMap<String, Element>,
 }
 
 impl Table {
     fn new(family: &'static str) -> Self {
         let table = json!({ "add": { "table": { "family": family, "name": TABLE } } });
-        Self { family, commands: vec![table], rules: Vec::new(), elements: BTreeMap::new() }
+        Self { family, commands: vec![table], rules: Vec::new() }
     }
 
-    fn set(&mut self, name: &str, kind: Value, elements: Vec<Value>) {
+    fn set(&mut self, name: &str, kind: Value) {
         let set = json!({ "family": self.family, "table": TABLE, "name": name, "type": kind });
         self.commands.push(json!({ "add": { "set": set } }));
-        for element in elements {
-            let what = format!("{} {name} {element}", self.family);
-            let element = self.element(name, element);
-            let [add, delete] = ["add", "delete"].map(|verb| vec![json!({ verb: element })]);
-            self.elements.insert(what, Element { add, delete });
-        }
-    }
-
-    fn element(&self, set: &str, element: Value) -> Value {
-        json!({ "element": { "family": self.family, "table": TABLE, "name": set, "elem": [element] } })
     }
 
     /// A map from interfaces to chains of their own.
@@ -130,19 +183,6 @@ impl Table {
             "family": self.family, "table": TABLE, "name": name, "type": "ifname", "map": "verdict",
         });
         self.commands.push(json!({ "add": { "map": map } }));
-    }
-
-    /// A chain of one interface's own, with one rule, where `map` leads to.
-    fn own_chain(&mut self, map: &str, interface: &str, expressions: Vec<Value>) {
-        let name = format!("{map}-{interface}");
-        let chain = json!({ "chain": { "family": self.family, "table": TABLE, "name": name } });
-        let rule = json!({ "family": self.family, "table": TABLE, "chain": name, "expr": expressions });
-        let what = format!("{} {name} {}", self.family, rule["expr"]);
-        let element = self.element(map, json!([interface, jump(&name)]));
-        let add =
-            vec![json!({ "add": chain }), json!({ "add": { "rule": rule } }), json!({ "add": element })];
-        let delete = vec![json!({ "delete": element }), json!({ "delete": chain })];
-        self.elements.insert(what, Element { add, delete });
     }
 
     fn base(&mut self, name: &str, kind: &str, hook: &str, priority: i32) {
@@ -234,18 +274,12 @@ fn mac(slot: Slot) -> String {
 }
 
 /// Frames between the ports. Its hooks run before the bridge looks at a frame (linux/netfilter_bridge.h).
-fn bridge_table(subnet: &Subnet, guests: &[Guest]) -> Table {
+fn bridge_table() -> Vec<Value> {
     let mut table = Table::new("bridge");
-    let pairs = |value: &dyn Fn(&Guest) -> String| -> Vec<Value> {
-        guests.iter().map(|guest| json!({ "concat": [guest.tap, value(guest)] })).collect()
-    };
-    let v4 = |guest: &Guest| subnet.guest_v4(guest.slot).to_string();
-    let v6 = |guest: &Guest| subnet.guest_v6(guest.slot).to_string();
-    table.set("macs", json!(["ifname", "ether_addr"]), pairs(&|guest| mac(guest.slot)));
-    table.set("v4", json!(["ifname", "ipv4_addr"]), pairs(&v4));
-    table.set("v6", json!(["ifname", "ipv6_addr"]), pairs(&v6));
-    let shared = guests.iter().filter(|guest| guest.rules.mode == NetworkMode::Shared);
-    table.set("shared", "ifname".into(), shared.map(|guest| guest.tap.clone().into()).collect());
+    table.set("macs", json!(["ifname", "ether_addr"]));
+    table.set("v4", json!(["ifname", "ipv4_addr"]));
+    table.set("v6", json!(["ifname", "ipv6_addr"]));
+    table.set("shared", "ifname".into());
 
     let tap = format!("{TAP}*");
     let of_tap = |value: Value| both(meta("iifname"), value);
@@ -267,22 +301,12 @@ fn bridge_table(subnet: &Subnet, guests: &[Guest]) -> Table {
     table.rule("arp", vec![accept()]);
 
     // Guests are no routers. What they say of neighbours is checked too: the target is the address of which
-    // they claim to be the owner (RFC 4861, section 4.4), 64 bits behind the beginning of the message.
+    // they claim to be the owner.
     table.chain("v6");
     let kind = || field("icmpv6", "type");
     table.rule("v6", vec![is(kind(), any_of(&["nd-router-advert", "nd-redirect"])), drop()]);
-    let target = |length: u32| json!({ "payload": { "base": "th", "offset": 64, "len": length } });
     let link_local = || vec![is(field("ip6", "saddr"), network("fe80::", 10))];
     table.map("claims");
-    for guest in guests {
-        let own = format!("{:#x}", subnet.guest_v6(guest.slot).to_bits());
-        // The first ten bits of a link-local address.
-        table.own_chain(
-            "claims",
-            &guest.tap,
-            vec![is_not(target(10), 0x3fa), is_not(target(128), own), drop()],
-        );
-    }
     let claims = json!({ "vmap": { "key": meta("iifname"), "data": "@claims" } });
     table.rule("v6", vec![is(kind(), "nd-neighbor-advert"), claims]);
     table.rule("v6", vec![is(of_tap(field("ip6", "saddr")), "@v6"), accept()]);
@@ -301,32 +325,21 @@ fn bridge_table(subnet: &Subnet, guests: &[Guest]) -> Table {
     for direction in ["iifname", "oifname"] {
         table.rule("between", vec![is(meta(direction), tap.as_str()), drop()]);
     }
-    table
+    table.finish()
 }
 
 /// Packets that the host routes, receives or sends.
-fn inet_table(subnet: &Subnet, guests: &[Guest], guarded: &Guarded) -> Table {
+fn inet_table(subnet: &Subnet, guests: &[Guest], guarded: &Guarded) -> Vec<Value> {
     let mut table = Table::new("inet");
-    let addresses = |wanted: &dyn Fn(&Guest) -> bool| -> [Vec<Value>; 2] {
-        let chosen: Vec<&Guest> = guests.iter().filter(|guest| wanted(guest)).collect();
-        [
-            chosen.iter().map(|guest| subnet.guest_v4(guest.slot).to_string().into()).collect(),
-            chosen.iter().map(|guest| subnet.guest_v6(guest.slot).to_string().into()).collect(),
-        ]
-    };
-    for (name, wanted) in [
-        ("nat", (&|guest: &Guest| guest.rules.nat) as &dyn Fn(&Guest) -> bool),
-        ("shared", &|guest: &Guest| guest.rules.mode == NetworkMode::Shared),
-    ] {
-        let [v4, v6] = addresses(wanted);
-        table.set(&format!("{name}4"), "ipv4_addr".into(), v4);
-        table.set(&format!("{name}6"), "ipv6_addr".into(), v6);
+    for name in ["nat", "shared"] {
+        table.set(&format!("{name}4"), "ipv4_addr".into());
+        table.set(&format!("{name}6"), "ipv6_addr".into());
     }
     early(&mut table);
     forward(&mut table, guarded);
     input(&mut table, subnet);
     nat(&mut table, subnet, guests);
-    table
+    table.finish()
 }
 
 /// A packet of a VM's has never to do with loopback addresses, though route_localnet would let it.
