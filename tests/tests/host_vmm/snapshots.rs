@@ -96,9 +96,12 @@ fn a_fork_runs_beside_its_parent_and_is_somebody_else() {
     let parent = counting("parent");
     let id = "0123456789abcdef0123456789abcdef";
     vm_file(&parent, "/etc/machine-id", id);
+    banger(ALICE, &["vm", "publish", parent.0, "18098:80"]).expect(0);
     let (child, number) = (Vm("child"), count(&parent));
     banger(ALICE, &["vm", "fork", parent.0, child.0]).expect(0);
     assert_eq!(vm_pids().len(), 2);
+    let ports = |name| shown(name)["ports"].as_array().map(Vec::len);
+    assert_eq!((ports(parent.0), ports(child.0)), (Some(1), Some(0)), "a port of the host is one VM's");
 
     // Both go on from the same moment.
     count_above(&parent, number);

@@ -235,8 +235,8 @@ impl VmObject {
     }
 
     /// Makes another VM, `name`, whose guest goes on from this one's snapshot `snapshot` s, or without that option from this
-    /// moment: with MAC address, addresses, machine id and random numbers of its own. The job's result has `vm` o. Needs
-    /// `org.banger.manager.vm-run`.
+    /// moment: with MAC address, addresses, machine id and random numbers of its own, and without published ports, which stay
+    /// this one's. The job's result has `vm` o. Needs `org.banger.manager.vm-run`.
     #[zbus(out_args("job"))]
     async fn fork(
         &self,

@@ -265,6 +265,8 @@ async fn grow(
     snapshots::check_space(service, request.parent, disk::used(&from))?;
     let mut create = Create { kernel: snapshot.kernel.clone(), ..create.clone() };
     create.spec.size = snapshot.size;
+    // A port of the host is one VM's.
+    create.spec.network.ports.clear();
     let vm = create::reserve(service, &create)?;
     service.show_vm(vm.id).await?;
     let machine = service.machines.of(vm.id);
