@@ -203,6 +203,19 @@ pub fn vm_pids() -> Vec<i32> {
     all.into_iter().filter(leaks::Process::is_vm).map(|process| process.pid.as_raw()).collect()
 }
 
+/// Kills every process of a VM with SIGKILL, without waiting. How many there were.
+///
+/// # Panics
+/// When `/proc` cannot be read.
+pub fn kill_vms() -> usize {
+    let pids = vm_pids();
+    for pid in &pids {
+        // One may have ended with another that was killed just before.
+        let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+    }
+    pids.len()
+}
+
 /// Kills every process of this name with SIGKILL and waits until it is gone. How many there were.
 ///
 /// # Panics
