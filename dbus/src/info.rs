@@ -267,6 +267,37 @@ info! {
 }
 
 info! {
+    /// What a list tells of a VM: what is known without asking about its disk or its guest.
+    VmSummary {
+        must {
+            /// Its id.
+            id: VmId = "id",
+            /// Its name.
+            name: String = "name",
+            /// Its state, as in [`VmInfo`].
+            state: String = "state",
+            /// Whose it is.
+            owner_uid: Uid = "owner-uid",
+        }
+        else {
+            /// The name of its image.
+            image: String = "image",
+            /// Virtual CPUs.
+            cpus: u32 = "cpus",
+            /// Memory.
+            memory: Bytes = "memory",
+            /// Size of its disk.
+            disk: Bytes = "disk",
+            /// Its addresses.
+            addresses: Vec<String> = "addresses",
+            /// When it was made, in seconds since 1970.
+            created: u64 = "created",
+        }
+        may {}
+    }
+}
+
+info! {
     /// What a VM takes of its host, and how its guest is. What the guest says is its word.
     VmStats {
         must {

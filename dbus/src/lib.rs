@@ -14,7 +14,8 @@ pub use dict::{Dict, DictError, DictWriter, Options};
 pub use error::{Error, Result};
 pub use field::{Field, Port};
 pub use info::{
-    CatalogueInfo, ExecResult, ImageInfo, JobInfo, KernelInfo, SnapshotInfo, VmInfo, VmStats, VolumeInfo,
+    CatalogueInfo, ExecResult, ImageInfo, JobInfo, KernelInfo, SnapshotInfo, VmInfo, VmStats, VmSummary,
+    VolumeInfo,
 };
 pub use names::Object;
 pub use proxy::{ExecProxy, ImageProxy, JobProxy, KernelProxy, ManagerProxy, VMProxy, VolumeProxy};

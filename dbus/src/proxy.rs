@@ -88,7 +88,7 @@ pub trait Manager {
     #[zbus(name = "GetVM")]
     fn get_vm(&self, name: &str, options: &Dict) -> Result<OwnedObjectPath>;
 
-    /// The caller's VMs, described.
+    /// The caller's VMs; see [`crate::VmSummary`], and with `details` [`crate::VmInfo`].
     #[zbus(name = "ListVMs")]
     fn list_vms(&self, options: &Dict) -> Result<Vec<(OwnedObjectPath, Dict)>>;
 

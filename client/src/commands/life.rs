@@ -3,7 +3,10 @@
 use super::{change::SetArgs, each, stats::StatsArgs};
 use crate::{
     bus,
-    commands::{change, stats, vm::find},
+    commands::{
+        change, stats,
+        vm::{self, find},
+    },
     context::Context,
     error::{self, Error},
     job::{self, Follow},
@@ -30,8 +33,11 @@ pub enum LifeCommand {
         /// End it at once.
         #[arg(short, long)]
         force: bool,
+        /// All that run; for root those of every user.
+        #[arg(short, long, conflicts_with = "vms")]
+        all: bool,
         /// The VMs: name, id or a unique prefix of an id.
-        #[arg(required = true)]
+        #[arg(required_unless_present = "all")]
         vms: Vec<String>,
     },
     /// Shut VMs down and start them again.
@@ -114,7 +120,8 @@ pub async fn life(context: &mut Context, command: LifeCommand) -> Result<(), Err
     let none = bus::none();
     match command {
         LifeCommand::Start { vms } => jobs(context, vms, async |vm| vm.start(&none).await).await,
-        LifeCommand::Stop { timeout, force, vms } => {
+        LifeCommand::Stop { timeout, force, all, vms } => {
+            let vms = if all { all_with_a_process(context).await? } else { vms };
             let options =
                 DictWriter::new().with_some("timeout", timeout).with_some("force", force.then_some(true));
             let options = options.done();
@@ -167,6 +174,13 @@ async fn jobs(
         job::run(context, Follow::passing(name), begin(&proxy)).await.map(drop)
     })
     .await
+}
+
+/// The names of the VMs that there is something to stop of.
+async fn all_with_a_process(context: &mut Context) -> Result<Vec<String>, Error> {
+    let up = |state: &str| matches!(state, "starting" | "running" | "paused" | "stopping");
+    let vms = vm::summaries(context).await?.into_iter();
+    Ok(vms.filter(|vm| up(&vm.state)).map(|vm| vm.name).collect())
 }
 
 async fn wait(context: &mut Context, vms: Vec<String>) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! `banger vm stats`, and what listens in a guest.
 
-use super::vm::find;
+use super::vm::{find, summaries};
 use crate::{
     bus,
     cli::FormatArgs,
@@ -9,7 +9,7 @@ use crate::{
     output::{self, Format},
     pump,
 };
-use banger_dbus::{VmInfo, VmStats, model::Bytes};
+use banger_dbus::{VmInfo, VmStats, model::Bytes, names};
 use clap::Args;
 use std::{
     io::{self, IsTerminal},
@@ -82,12 +82,11 @@ pub async fn stats(context: &mut Context, args: StatsArgs) -> Result<(), Error> 
 async fn look(context: &mut Context, names: &[String]) -> Result<Vec<VmStats>, Error> {
     let mut all = Vec::new();
     if names.is_empty() {
-        let manager = context.manager().await?;
-        for (path, dict) in context.signals.guard(manager.list_vms(&bus::none())).await? {
-            if !matches!(VmInfo::from_dict(dict)?.state.as_str(), "running" | "paused") {
+        for summary in summaries(context).await? {
+            if !matches!(summary.state.as_str(), "running" | "paused") {
                 continue;
             }
-            let vm = bus::vm(&context.connection, path).await?;
+            let vm = bus::vm(&context.connection, names::path_of(summary.id)).await?;
             // One that has stopped meanwhile is not shown.
             if let Ok(dict) = vm.stats(&bus::none()).await {
                 all.push(VmStats::from_dict(dict)?);

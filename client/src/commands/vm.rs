@@ -15,7 +15,7 @@ use crate::{
     job::{self, Begun, Follow},
     output::{self, Format},
 };
-use banger_dbus::{Port, VmInfo, model::PublishedPort};
+use banger_dbus::{DictWriter, Port, VmInfo, VmSummary, model::PublishedPort};
 use clap::Subcommand;
 
 /// VMs.
@@ -197,20 +197,35 @@ async fn create(context: &mut Context, mut args: CreateArgs) -> Result<(), Error
     output::print_line(&name)
 }
 
-/// Writes a list of VMs.
+/// What a list tells of each VM, by name.
+///
+/// # Errors
+/// [`Error`] if it could not be asked for.
+pub async fn summaries(context: &mut Context) -> Result<Vec<VmSummary>, Error> {
+    let manager = context.manager().await?;
+    let listed = context.signals.guard(manager.list_vms(&bus::none())).await?;
+    let mut vms =
+        listed.into_iter().map(|(_, dict)| VmSummary::from_dict(dict)).collect::<Result<Vec<_>, _>>()?;
+    vms.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(vms)
+}
+
+/// Writes a list of VMs; as JSON with all that is known of each.
 ///
 /// # Errors
 /// [`Error`] if it could not be done.
 pub async fn list(context: &mut Context, format: Format) -> Result<(), Error> {
-    let manager = context.manager().await?;
-    let listed = context.signals.guard(manager.list_vms(&bus::none())).await?;
-    let mut vms =
-        listed.into_iter().map(|(_, dict)| VmInfo::from_dict(dict)).collect::<Result<Vec<_>, _>>()?;
-    vms.sort_by(|a, b| a.name.cmp(&b.name));
     if format == Format::Json {
+        let details = DictWriter::new().with("details", true).done();
+        let manager = context.manager().await?;
+        let listed = context.signals.guard(manager.list_vms(&details)).await?;
+        let mut vms =
+            listed.into_iter().map(|(_, dict)| VmInfo::from_dict(dict)).collect::<Result<Vec<_>, _>>()?;
+        vms.sort_by(|a, b| a.name.cmp(&b.name));
         return output::print_json(&vms);
     }
-    let row = |vm: &VmInfo| {
+    let vms = summaries(context).await?;
+    let row = |vm: &VmSummary| {
         vec![
             vm.name.clone(),
             vm.state.clone(),

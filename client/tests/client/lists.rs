@@ -164,6 +164,14 @@ fn a_vms_life() {
         assert!(bus.state().calls().contains(&call.to_owned()), "{call} in {:?}", bus.state().calls());
     }
 
+    let refused = bus.banger(&["stop", "--all", "box"]);
+    assert!(refused.code == 125 && refused.err.contains("--all"), "{}", refused.err);
+    assert_eq!(bus.banger(&["stop"]).code, 125);
+    let stops = || bus.state().calls().iter().filter(|call| call.starts_with("Stop ")).count();
+    let before = stops();
+    bus.banger(&["stop", "--all"]).ok();
+    assert!(stops() > before, "{:?}", bus.state().calls());
+
     assert_eq!(bus.banger(&["wait", "box"]).ok(), "42\n");
     let set = bus.banger(&["set", "--cpus", "2", "--restart", "always", "--idle-stop", "5m", "box"]);
     assert!(set.err.contains("from the next start on: cpus"), "{}", set.err);

@@ -10,7 +10,7 @@ use crate::{
     store::{ImageRow, Mounted, VmRow, VolumeRow},
 };
 use banger_agent::ExitStatus;
-use banger_dbus::{ImageInfo, JobInfo, Port, VmInfo, VolumeInfo};
+use banger_dbus::{ImageInfo, JobInfo, Port, VmInfo, VmSummary, VolumeInfo};
 use banger_model::{NetworkRules, PublishedPort, VmState};
 use std::net::SocketAddr;
 
@@ -82,6 +82,23 @@ pub fn vm(service: &Service, vm: &VmRow, images: &[ImageRow]) -> VmInfo {
         exit_signal: vm.exit.and_then(|exit| if let ExitStatus::Signal(n) = exit { Some(n) } else { None }),
         listening: None,
         error: (!vm.error.is_empty()).then(|| vm.error.clone()),
+    }
+}
+
+/// A VM, in a list.
+pub fn vm_summary(service: &Service, vm: &VmRow, images: &[ImageRow]) -> VmSummary {
+    let image = images.iter().find(|image| image.id == vm.image);
+    VmSummary {
+        id: vm.id,
+        name: vm.name.to_string(),
+        state: vm.state.to_string(),
+        owner_uid: vm.owner,
+        image: image.map(ImageRow::called).unwrap_or_default(),
+        cpus: vm.spec.size.cpus.0,
+        memory: vm.spec.size.memory,
+        disk: vm.spec.size.disk,
+        addresses: addresses(service, vm),
+        created: vm.created.max(0) as u64,
     }
 }
 

@@ -114,7 +114,8 @@ impl World {
 
     /// Every VM by its name; `None` while the service cannot be asked.
     pub async fn list(&self) -> Option<BTreeMap<String, VmInfo>> {
-        let listed = self.manager().await.list_vms(&Default::default()).await.ok()?;
+        let listed =
+            self.manager().await.list_vms(&DictWriter::new().with("details", true).done()).await.ok()?;
         let described = listed.into_iter().map(|(_, dict)| VmInfo::from_dict(dict).unwrap());
         Some(described.map(|vm| (vm.name.clone(), vm)).collect())
     }

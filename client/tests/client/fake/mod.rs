@@ -8,7 +8,7 @@ pub use command::Command;
 pub use job::{Job, Script};
 
 use banger_dbus::{
-    Dict, DictWriter, Error, ImageInfo, JobInfo, KernelInfo, Object, Options, VmInfo,
+    Dict, DictWriter, Error, ImageInfo, JobInfo, KernelInfo, Object, Options, VmInfo, VmSummary,
     model::{Bytes, ImageId, JobId, KernelId, Uid, VmId},
     names,
 };
@@ -369,8 +369,14 @@ impl Fake {
     }
 
     #[zbus(name = "ListVMs")]
-    async fn list_vms(&self, _options: Dict) -> Vec<(OwnedObjectPath, Dict)> {
-        self.0.vms.lock().unwrap().iter().map(|vm| (vm.id.path(), vm.clone().into_dict())).collect()
+    async fn list_vms(&self, options: Dict) -> Vec<(OwnedObjectPath, Dict)> {
+        let details = options.get("details") == Some(&true.into());
+        let told = |vm: &VmInfo| {
+            let mut dict = vm.clone().into_dict();
+            dict.retain(|key, _| details || VmSummary::KEYS.contains(&key.as_str()));
+            (vm.id.path(), dict)
+        };
+        self.0.vms.lock().unwrap().iter().map(told).collect()
     }
 
     async fn list_jobs(&self, _options: Dict) -> Vec<(OwnedObjectPath, Dict)> {

@@ -18,7 +18,7 @@ use crate::{
     },
     service::Service,
     show,
-    store::VolumeRow,
+    store::{VmRow, VolumeRow},
     volumes,
 };
 use banger_dbus::{Dict, Error, Options, names};
@@ -480,21 +480,30 @@ impl ManagerObject {
         Ok(names::path_of(self.service.find_vm(&caller, name)?.id))
     }
 
-    /// The caller's VMs (for root, everybody's), with what their `Describe` tells.
+    /// The caller's VMs (for root, everybody's), each with `id`, `name`, `state`, `owner-uid`, `image`, `cpus`, `memory`, `disk`,
+    /// `addresses` and `created`.
+    ///
+    /// Options: `details` b, with everything that their `Describe` tells without asking their guests.
     #[zbus(name = "ListVMs", out_args("vms"))]
     async fn list_vms(
         &self,
         #[zbus(header)] header: Header<'_>,
         options: Dict,
     ) -> Result<Vec<(OwnedObjectPath, Dict)>, Error> {
-        no_options(options)?;
+        let mut options = Options::new(options);
+        let details: bool = options.take_or_default("details")?;
+        options.finish()?;
         let caller = self.caller(&header).await?;
         let images = self.service.store.images().map_err(error::Error::from)?;
         let vms = self.service.store.vms().map_err(error::Error::from)?.into_iter();
-        let seen = vms.filter(|vm| caller.sees(vm.owner));
-        Ok(seen
-            .map(|vm| (names::path_of(vm.id), show::vm(&self.service, &vm, &images).into_dict()))
-            .collect())
+        let told = |vm: VmRow| {
+            let dict = match details {
+                true => show::vm(&self.service, &vm, &images).into_dict(),
+                false => show::vm_summary(&self.service, &vm, &images).into_dict(),
+            };
+            (names::path_of(vm.id), dict)
+        };
+        Ok(vms.filter(|vm| caller.sees(vm.owner)).map(told).collect())
     }
 
     /// Makes a volume called `name`, for the caller: a disk that VMs can have at a path. It takes no room until it is first
