@@ -145,17 +145,25 @@ impl Boot {
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub async fn sealed(&self, vmm: VmmKind, settings: &[u8]) -> Result<(OwnedFd, OwnedFd), Error> {
+    pub async fn sealed(
+        self: &Arc<Self>,
+        vmm: VmmKind,
+        settings: Vec<u8>,
+    ) -> Result<(OwnedFd, OwnedFd), Error> {
         let memory = |error: io::Error| Error::Internal(format!("no memory for the initramfs: {error}"));
-        let initramfs = seal("initramfs", |file| {
-            file.write_all(&self.initramfs)?;
-            file.write_all(&settings_archive(settings))
+        let boot = self.clone();
+        let initramfs = tokio::task::spawn_blocking(move || {
+            seal("initramfs", |file| {
+                file.write_all(&boot.initramfs)?;
+                file.write_all(&settings_archive(&settings))
+            })
         });
         let kernel = match vmm {
             VmmKind::Qemu => &self.kernel,
             VmmKind::Firecracker => self.elf.get_or_try_init(|| self.unpack()).await?,
         };
-        Ok((kernel.try_clone().map_err(memory)?, initramfs.map_err(memory)?))
+        let kernel = kernel.try_clone().map_err(memory)?;
+        Ok((kernel, initramfs.await?.map_err(memory)?))
     }
 
     async fn unpack(&self) -> Result<OwnedFd, Error> {

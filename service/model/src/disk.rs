@@ -68,6 +68,11 @@ pub enum DiskBackend {
 }
 
 impl DiskBackend {
+    /// Whether a disk is made at once, whatever the image's size.
+    pub fn is_instant(self) -> bool {
+        self != DiskBackend::Copy
+    }
+
     /// Every one, the best first.
     pub const ALL: [DiskBackend; 3] = [DiskBackend::DeviceMapper, DiskBackend::Reflink, DiskBackend::Copy];
 

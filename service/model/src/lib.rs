@@ -32,7 +32,7 @@ pub use image::ImageSource;
 pub use job::{JobKind, JobState, Phase};
 pub use name::{ImageName, KernelName, VmName, VolumeName};
 pub use network::{NetworkMode, NetworkRules, Protocol, PublishedPort};
-pub use plan::{DeleteStep, Plan, Point, RecoverStep, StartStep, StopStep};
+pub use plan::{DeleteStep, Lane, Plan, Point, RecoverStep, StartStep, StopStep};
 pub use restart::{Backoff, End, Restart};
 pub use slot::Slot;
 pub use spec::{Accel, Cpus, Limits, MachineSize, Uid};

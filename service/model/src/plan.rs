@@ -45,6 +45,33 @@ plan! {
     }
 }
 
+/// What a step of a start needs: those of different lanes do not need each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// The VM's disks.
+    Disks,
+    /// Its network.
+    Network,
+    /// All that the others have made.
+    Machine,
+}
+
+impl StartStep {
+    /// Its lane. Disks and network are made beside each other, and then the machine of both.
+    pub fn lane(self) -> Lane {
+        match self {
+            StartStep::AttachDisk | StartStep::AttachVolumes => Lane::Disks,
+            StartStep::MakeTap | StartStep::OpenNetwork => Lane::Network,
+            StartStep::StartVmm | StartStep::AwaitGuest => Lane::Machine,
+        }
+    }
+
+    /// The steps of a lane, in order.
+    pub fn of(lane: Lane) -> impl Iterator<Item = StartStep> {
+        StartStep::PLAN.iter().copied().filter(move |step| step.lane() == lane)
+    }
+}
+
 plan! {
     /// A step of stopping a VM.
     StopStep {
@@ -189,6 +216,14 @@ mod tests {
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
         assert!(names.contains(&"rollback/end-vmm/after".to_owned()), "{names:?}");
         assert!(!names.iter().any(|name| name.contains(UNDO)), "{names:?}");
+    }
+
+    #[test]
+    fn the_machine_comes_after_what_it_is_made_of() {
+        let lanes: Vec<Lane> = StartStep::PLAN.iter().map(|step| step.lane()).collect();
+        let machine = lanes.iter().position(|lane| *lane == Lane::Machine).unwrap();
+        assert!(lanes[machine..].iter().all(|lane| *lane == Lane::Machine), "{lanes:?}");
+        assert_eq!(StartStep::of(Lane::Machine).next(), Some(StartStep::StartVmm));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use std::{
     fs::{File, OpenOptions},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// A VM's root disk.
@@ -68,21 +69,48 @@ impl Disk {
         opened.map_err(|error| Error::disk(&self.path, error))
     }
 
-    /// Lets it have room for its size, which has become larger; what is added is a hole. The VM must not run.
+    /// Makes it of an image, as [`Disk::make`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn make_of(&self, service: &Service, image: &ImageRow, job: &Arc<Job>) -> Result<(), Error> {
+        let (from, disk, job) = (service.open_rootfs(image)?, self.clone(), job.clone());
+        tokio::task::spawn_blocking(move || disk.make(&from, &job)).await?
+    }
+
+    /// Makes it for its VM's start: all of it, where it is instant and not there yet; else room for what the VM is to have
+    /// by now, a hole. The VM must not run.
     ///
     /// # Errors
     /// What failed.
-    pub fn grow(&self) -> Result<(), Error> {
-        let failed = |error| Error::disk(&self.path, error);
-        let file = self.open()?;
-        let wanted = match self.backend {
+    pub async fn be_there(&self, service: &Service, vm: &VmRow, job: &Arc<Job>) -> Result<(), Error> {
+        if !vm.has_disk && self.backend.is_instant() && !self.path.exists() {
+            return self.make_of(service, &service.image(vm.image)?, job).await;
+        }
+        let disk = self.clone();
+        tokio::task::spawn_blocking(move || disk.grow()).await?
+    }
+
+    /// The least length of its file once it is made.
+    fn length(&self) -> Bytes {
+        match self.backend {
             DiskBackend::DeviceMapper => cow::file_size(self.size),
             DiskBackend::Reflink | DiskBackend::Copy => self.size,
-        };
-        match file.metadata().map_err(failed)?.len() < wanted.0 {
-            true => file.set_len(wanted.0).map_err(failed),
+        }
+    }
+
+    fn grow(&self) -> Result<(), Error> {
+        let failed = |error| Error::disk(&self.path, error);
+        let file = self.open()?;
+        match file.metadata().map_err(failed)?.len() < self.length().0 {
+            true => file.set_len(self.length().0).map_err(failed),
             false => Ok(()),
         }
+    }
+
+    /// Whether it was made to its end: what comes last gives it its length.
+    fn is_whole(&self) -> bool {
+        self.path.metadata().is_ok_and(|metadata| metadata.len() >= self.length().0)
     }
 
     /// Has it attached for its VM's start.
@@ -151,6 +179,20 @@ impl Disk {
     }
 }
 
+/// Makes a VM's new disk durable, and only then writes the VM down as whole: one that the service left half-made, because it or
+/// its host died, is removed by reconcile. One that is written down already, or was not made to its end, is left alone.
+///
+/// # Errors
+/// What failed.
+pub async fn keep(service: &Service, vm: &VmRow) -> Result<(), Error> {
+    let disk = service.disk(vm);
+    if vm.has_disk || !disk.is_whole() {
+        return Ok(());
+    }
+    tokio::task::spawn_blocking(move || sync(&disk.path)).await??;
+    Ok(service.store.set_vm_has_disk(vm.id)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +226,29 @@ mod tests {
         let snapshot = disk(folder.path(), DiskBackend::DeviceMapper);
         snapshot.make(&rootfs, &job).unwrap();
         assert_eq!(used(&snapshot.path), Bytes(0), "nothing of the image is in it");
+    }
+
+    #[tokio::test]
+    async fn only_a_whole_disk_is_written_down() {
+        let bench = bench().await;
+        let store = &bench.service.store;
+        let other = bench.service.vm(bench.add_vm("other", VmState::Created)).unwrap();
+        let (id, slot) = (banger_model::VmId::from_bits(7), store.free_slot().unwrap().unwrap());
+        let vm = VmRow { id, slot, name: "half".parse().unwrap(), has_disk: false, ..other };
+        store.add_vm(&vm).unwrap();
+        let disk = bench.service.disk(&vm);
+        std::fs::create_dir_all(bench.service.vm_folder(id)).unwrap();
+        let has_disk = || bench.service.vm(id).unwrap().has_disk;
+
+        keep(&bench.service, &vm).await.unwrap();
+        assert!(!has_disk(), "there is none");
+        let file = File::create(&disk.path).unwrap();
+        file.set_len(disk.size.0 - 1).unwrap();
+        keep(&bench.service, &vm).await.unwrap();
+        assert!(!has_disk(), "it was not made to its end");
+        file.set_len(disk.size.0).unwrap();
+        keep(&bench.service, &vm).await.unwrap();
+        assert!(has_disk());
     }
 
     #[tokio::test]

@@ -115,15 +115,6 @@ pub async fn change(service: &Arc<Service>, id: VmId, change: &Change) -> Result
     Ok(later)
 }
 
-/// Makes a VM's disk as large as it is to be; the guest grows the filesystem in it.
-///
-/// # Errors
-/// When the file cannot be changed.
-pub async fn fit_disk(service: &Service, vm: &VmRow) -> Result<(), Error> {
-    let disk = service.disk(vm);
-    tokio::task::spawn_blocking(move || disk.grow()).await?
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,7 +190,7 @@ mod tests {
         let mut vm = bench.service.vm(id).unwrap();
         for (size, expected) in [(SIZE.0 * 3, SIZE.0 * 3), (SIZE.0, SIZE.0 * 3)] {
             vm.spec.size.disk = Bytes(size);
-            fit_disk(&bench.service, &vm).await.unwrap();
+            bench.service.disk(&vm).be_there(&bench.service, &vm, &bench.job().await).await.unwrap();
             assert_eq!(length(), expected);
         }
     }

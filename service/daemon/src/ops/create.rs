@@ -217,20 +217,24 @@ async fn make(service: &Arc<Service>, vm: &VmRow, start: bool, job: &Arc<Job>) -
     job.total(image.size.0);
     let folder = service.vm_folder(vm.id);
     tokio::fs::create_dir_all(&folder).await.map_err(|e| Error::disk(&folder, e))?;
-    let (from, to, working) = (service.open_rootfs(&image)?, service.disk(vm), job.clone());
-    let path = to.path.clone();
-    tokio::task::spawn_blocking(move || to.make(&from, &working)).await??;
+    // What takes no time is made by the start, beside everything else of it.
+    if !start || !vm.spec.disk_backend.is_instant() {
+        // Whoever starts the VM meanwhile waits until the disk is whole.
+        let machine = service.machines.of(vm.id);
+        let _turn = machine.turn.lock().await;
+        service.disk(vm).make_of(service, &image, job).await?;
+    }
     volumes::prepare(service, vm, &image, &job.cancel).await?;
-    // The disk becomes durable while the guest boots. Only then is the VM written down as whole: one that the
-    // service left half-made, because it or its host died, is removed by reconcile.
-    let durable = tokio::task::spawn_blocking(move || disk::sync(&path));
     let started = match start {
         true => lifecycle::start(service, vm.id, job).await,
         false => Ok(()),
     };
-    durable.await??;
-    service.store.set_vm_has_disk(vm.id)?;
-    started
+    // A start that came to the boot has done this.
+    let kept = match service.vm(vm.id) {
+        Ok(vm) => disk::keep(service, &vm).await,
+        Err(error) => Err(error),
+    };
+    started.and(kept)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A VM's changes of state: start, stop, restart, kill, delete. One operation at a time holds a VM's turn.
 
 use super::{
-    change, idle, restart,
+    idle, restart,
     start::{self, Incoming},
     steps::take_down,
 };
@@ -17,7 +17,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// Why it did not come up; everything that was made for it is gone again by then.
-pub async fn start(service: &Arc<Service>, id: VmId, job: &Job) -> Result<(), Error> {
+pub async fn start(service: &Arc<Service>, id: VmId, job: &Arc<Job>) -> Result<(), Error> {
     match service.machines.of(id).begin_start() {
         Ok(told) => {
             let result = start_first(service, id, job).await;
@@ -36,7 +36,7 @@ pub async fn start(service: &Arc<Service>, id: VmId, job: &Job) -> Result<(), Er
     }
 }
 
-async fn start_first(service: &Arc<Service>, id: VmId, job: &Job) -> Result<(), Error> {
+async fn start_first(service: &Arc<Service>, id: VmId, job: &Arc<Job>) -> Result<(), Error> {
     let machine = service.machines.of(id);
     let _turn = machine.turn.lock().await;
     start_with_turn(service, id, job, None).await
@@ -49,7 +49,7 @@ async fn start_first(service: &Arc<Service>, id: VmId, job: &Job) -> Result<(), 
 pub async fn start_with_turn(
     service: &Arc<Service>,
     id: VmId,
-    job: &Job,
+    job: &Arc<Job>,
     incoming: Option<Incoming>,
 ) -> Result<(), Error> {
     let machine = service.machines.of(id);
@@ -62,7 +62,6 @@ pub async fn start_with_turn(
         take_down(service, id, Plan::Rollback).await?;
     }
     vm.state.after(VmEvent::Start)?;
-    change::fit_disk(service, &vm).await?;
     service.store.set_vm_starting(id)?;
     machine.set_exit(None);
     service.vm_changed(id).await;

@@ -158,7 +158,7 @@ fn refused(error: ControlError) -> Error {
 ///
 /// # Errors
 /// [`Error::NotFound`], or what failed. A VM whose restore failed is stopped or failed, with the snapshot's disk or its own.
-pub async fn restore(service: &Arc<Service>, id: VmId, name: &VmName, job: &Job) -> Result<(), Error> {
+pub async fn restore(service: &Arc<Service>, id: VmId, name: &VmName, job: &Arc<Job>) -> Result<(), Error> {
     let machine = service.machines.of(id);
     machine.interrupt_start();
     let _turn = machine.turn.lock().await;

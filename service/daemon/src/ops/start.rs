@@ -37,7 +37,7 @@ pub struct Incoming {
 pub async fn bring_up(
     service: &Arc<Service>,
     vm: &VmRow,
-    job: &Job,
+    job: &Arc<Job>,
     cancel: &CancellationToken,
     incoming: Option<&Incoming>,
 ) -> Result<(Arc<Live>, Accel), Error> {
@@ -54,7 +54,7 @@ pub async fn bring_up(
             true => service.config.timeouts.first_kvm_boot,
             false => service.config.timeouts.boot,
         });
-        let attempt = Attempt { boot: &boot, way, incoming, bound, job, cancel, pid: 0, live: None };
+        let attempt = Attempt { boot: boot.clone(), way, incoming, bound, job, cancel };
         match steps::carry_out(service, vm, attempt).await {
             Ok(live) => {
                 choose::remember(service, way, true)?;

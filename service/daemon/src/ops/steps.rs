@@ -6,21 +6,25 @@ use super::{
     start::{Incoming, first_answer},
 };
 use crate::{
-    error::Error, fault, jobs::Job, kernels::Boot, machines::Live, service::Service, snapshots, store::VmRow,
-    volumes,
+    disk, error::Error, fault, jobs::Job, kernels::Boot, machines::Live, service::Service, snapshots,
+    store::VmRow, volumes,
 };
 use banger_host::{Manner, StartVm, VmmKind};
-use banger_model::{DiskNumber, Phase, Plan, StartStep, VmId};
+use banger_model::{DiskNumber, Lane, Phase, Plan, StartStep, VmId};
 use std::{
-    sync::Arc,
+    os::fd::OwnedFd,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
-/// What the steps of one attempt to start a VM work with, and what they come to.
+/// What the steps of one attempt to start a VM work with.
 pub struct Attempt<'a> {
     /// The kernel.
-    pub boot: &'a Boot,
+    pub boot: Arc<Boot>,
     /// What runs the VM.
     pub way: Choice,
     /// The snapshot from which the guest goes on, instead of booting.
@@ -28,13 +32,22 @@ pub struct Attempt<'a> {
     /// How long the guest may take to answer.
     pub bound: Duration,
     /// What is told how far it is.
-    pub job: &'a Job,
+    pub job: &'a Arc<Job>,
     /// What ends it early.
     pub cancel: &'a CancellationToken,
+}
+
+/// What they come to.
+#[derive(Default)]
+struct Made {
+    /// How many are done.
+    steps: AtomicU64,
+    /// Kernel and initramfs, once they are sealed.
+    files: OnceLock<(OwnedFd, OwnedFd)>,
     /// The VMM's process, once it is there.
-    pub pid: u32,
+    pid: OnceLock<u32>,
     /// The VM, once its guest has answered.
-    pub live: Option<Arc<Live>>,
+    live: OnceLock<Arc<Live>>,
 }
 
 /// Carries out one step.
@@ -45,19 +58,20 @@ async fn act(
     service: &Arc<Service>,
     vm: &VmRow,
     step: StartStep,
-    attempt: &mut Attempt<'_>,
+    attempt: &Attempt<'_>,
+    made: &Made,
 ) -> Result<(), Error> {
     match step {
-        StartStep::AttachDisk => service.disk(vm).attach(service, vm).await,
+        StartStep::AttachDisk => {
+            let disk = service.disk(vm);
+            disk.be_there(service, vm, attempt.job).await?;
+            disk.attach(service, vm).await
+        }
         StartStep::AttachVolumes => volumes::attach(service, vm).await,
         StartStep::MakeTap => Ok(service.host.make_tap(vm.id, vm.slot, service.subnet()).await?),
         StartStep::OpenNetwork => network::open(service, vm.id).await,
         StartStep::StartVmm => {
-            let image = service.image(vm.image)?;
-            let place = create::place(service, vm);
-            let settings = create::settings(&image.config, &vm.spec, Some(&vm.name), Some(place))?;
             let way = attempt.way;
-            let (kernel, initrd) = attempt.boot.sealed(way.vmm, &settings).await?;
             let manner = Manner {
                 limits: vm.spec.limits,
                 incoming: attempt.incoming.is_some(),
@@ -73,6 +87,11 @@ async fn act(
                 }
                 false => None,
             };
+            let sealed =
+                made.files.get().map(|(kernel, initrd)| Ok((kernel.try_clone()?, initrd.try_clone()?)));
+            let (kernel, initrd) = sealed
+                .unwrap_or_else(|| Err(std::io::ErrorKind::NotFound.into()))
+                .map_err(|error: std::io::Error| Error::Internal(format!("the boot files: {error}")))?;
             let start = StartVm {
                 vm: vm.id,
                 slot: vm.slot,
@@ -84,7 +103,7 @@ async fn act(
                 kernel,
                 initrd,
             };
-            attempt.pid = service.host.start_vm(start).await?;
+            let _ = made.pid.set(service.host.start_vm(start).await?);
             match (attempt.incoming, way.vmm) {
                 (Some(incoming), _) => snapshot::load(service, vm, &incoming.place).await,
                 (None, VmmKind::Qemu) => Ok(()),
@@ -93,14 +112,31 @@ async fn act(
         }
         StartStep::AwaitGuest => {
             attempt.job.phase(Phase::Booting);
-            let (console, agent) = first_answer(service, vm, attempt.bound, attempt.cancel).await?;
+            let answer = first_answer(service, vm, attempt.bound, attempt.cancel);
+            // A new disk becomes durable while the guest boots.
+            let (kept, answer) = tokio::join!(disk::keep(service, vm), answer);
+            let (console, agent) = answer?;
+            kept?;
             if let Some(incoming) = attempt.incoming {
                 snapshot::identify(service, vm, &agent, incoming.machine_id.clone()).await?;
             }
-            attempt.live = Some(Live::new(attempt.pid, console, Some(agent)));
+            let pid = made.pid.get().copied().unwrap_or_default();
+            let _ = made.live.set(Live::new(pid, console, Some(agent)));
             Ok(())
         }
     }
+}
+
+/// Kernel and initramfs, with what this VM's guest is told.
+async fn seal(
+    service: &Arc<Service>,
+    vm: &VmRow,
+    attempt: &Attempt<'_>,
+) -> Result<(OwnedFd, OwnedFd), Error> {
+    let image = service.image(vm.image)?;
+    let settings =
+        create::settings(&image.config, &vm.spec, Some(&vm.name), Some(create::place(service, vm)))?;
+    attempt.boot.sealed(attempt.way.vmm, settings).await
 }
 
 /// Undoes one step, whether or not it was done.
@@ -118,31 +154,46 @@ async fn undo(service: &Service, vm: VmId, step: StartStep) -> Result<(), Error>
     }
 }
 
-/// Carries out the plan of a start. On failure the journal tells what there is to undo.
+/// Carries out the steps of a lane, one after the other.
+async fn carry_out_lane(
+    service: &Arc<Service>,
+    vm: &VmRow,
+    lane: Lane,
+    attempt: &Attempt<'_>,
+    made: &Made,
+) -> Result<(), Error> {
+    for step in StartStep::of(lane) {
+        if attempt.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let begun = Instant::now();
+        let acted = act(service, vm, step, attempt, made);
+        fault::step(service, Some(vm.id), Plan::Start, step.word(), acted).await?;
+        tracing::debug!(vm = %vm.id, step = step.word(), ms = begun.elapsed().as_secs_f64() * 1e3, "done");
+        attempt.job.advance(made.steps.fetch_add(1, Ordering::Relaxed) + 1);
+    }
+    Ok(())
+}
+
+/// Carries out the plan of a start: disks and network beside each other, then the machine. On failure the journal tells
+/// what there is to undo.
 ///
 /// # Errors
 /// Why a step did not succeed, or [`Error::Cancelled`].
-pub async fn carry_out(
-    service: &Arc<Service>,
-    vm: &VmRow,
-    mut attempt: Attempt<'_>,
-) -> Result<Arc<Live>, Error> {
-    let (job, cancel) = (attempt.job, attempt.cancel);
-    job.phase(Phase::Starting);
-    job.total(StartStep::PLAN.len() as u64);
+pub async fn carry_out(service: &Arc<Service>, vm: &VmRow, attempt: Attempt<'_>) -> Result<Arc<Live>, Error> {
+    attempt.job.phase(Phase::Starting);
+    attempt.job.total(StartStep::PLAN.len() as u64);
     // All of them at once and before the first acts: undoing what was never done is no error.
     service.store.begin_steps(vm.id)?;
-    for (done, step) in (0..).zip(StartStep::PLAN.iter().copied()) {
-        if cancel.is_cancelled() {
-            return Err(Error::Cancelled);
-        }
-        job.advance(done);
-        let begun = Instant::now();
-        let acted = act(service, vm, step, &mut attempt);
-        fault::step(service, Some(vm.id), Plan::Start, step.word(), acted).await?;
-        tracing::debug!(vm = %vm.id, step = step.word(), ms = begun.elapsed().as_secs_f64() * 1e3, "done");
-    }
-    attempt.live.ok_or_else(|| Error::Internal("a start that awaited no guest".into()))
+    let made = Made::default();
+    let lane = |lane| carry_out_lane(service, vm, lane, &attempt, &made);
+    // Each is awaited to its end, whatever becomes of the others: nothing may act any more when this is undone.
+    let (disks, network, sealed) =
+        tokio::join!(lane(Lane::Disks), lane(Lane::Network), seal(service, vm, &attempt));
+    disks.and(network)?;
+    let _ = made.files.set(sealed?);
+    lane(Lane::Machine).await?;
+    made.live.into_inner().ok_or_else(|| Error::Internal("a start that awaited no guest".into()))
 }
 
 /// Undoes every step of a start that the journal names, last first; goes on past an error and reports all.

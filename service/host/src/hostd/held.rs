@@ -21,6 +21,8 @@ pub struct Held {
     pub tap: Option<Arc<Tap>>,
     /// Its process, from its start until it is stopped, alive or not.
     pub process: Option<Arc<Process>>,
+    /// How many verbs are about to give it something.
+    claims: usize,
 }
 
 /// A disk of a VM.
@@ -54,7 +56,7 @@ pub struct Source {
 
 impl Held {
     fn new(slot: Slot) -> Self {
-        Self { slot, disks: BTreeMap::new(), tap: None, process: None }
+        Self { slot, disks: BTreeMap::new(), tap: None, process: None, claims: 0 }
     }
 
     /// Whether its process lives.
@@ -63,7 +65,7 @@ impl Held {
     }
 
     fn is_empty(&self) -> bool {
-        self.disks.is_empty() && self.tap.is_none() && self.process.is_none()
+        self.disks.is_empty() && self.tap.is_none() && self.process.is_none() && self.claims == 0
     }
 }
 
@@ -78,7 +80,7 @@ impl Table {
         self.vms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives `slot` to `vm`, unless either already belongs to another.
+    /// Gives `slot` to `vm`, unless either already belongs to another, and keeps it there until [`Table::unclaim`].
     pub fn claim(&self, vm: VmId, slot: Slot) -> Result<()> {
         let mut vms = self.lock();
         let number = u16::from(slot);
@@ -89,8 +91,14 @@ impl Table {
         if let Some((other, _)) = vms.iter().find(|(id, held)| **id != vm && held.slot == slot) {
             return Err(refused(Refusal::SlotTaken, format!("slot {number} is VM {other}'s")));
         }
-        vms.entry(vm).or_insert_with(|| Held::new(slot));
+        vms.entry(vm).or_insert_with(|| Held::new(slot)).claims += 1;
         Ok(())
+    }
+
+    /// Ends a claim. The slot is given back if nothing is held.
+    pub fn unclaim(&self, vm: VmId) {
+        self.with(vm, |held| held.claims = held.claims.saturating_sub(1));
+        self.forget_if_empty(vm);
     }
 
     /// Looks at what is held of `vm`, or changes it.
@@ -98,7 +106,7 @@ impl Table {
         self.lock().get_mut(&vm).map(act)
     }
 
-    /// Gives the slot back if nothing else is held.
+    /// Gives the slot back if nothing else is held, and nobody claims it.
     pub fn forget_if_empty(&self, vm: VmId) {
         let mut vms = self.lock();
         if vms.get(&vm).is_some_and(Held::is_empty) {
@@ -139,7 +147,9 @@ mod tests {
         assert_eq!(table.claim(vm(1), slot(6)).unwrap_err().kind, Refusal::SlotTaken);
         assert_eq!(table.claim(vm(2), slot(5)).unwrap_err().kind, Refusal::SlotTaken);
         assert_eq!(table.claim(vm(2), slot(6)), Ok(()));
-        table.forget_if_empty(vm(1));
+        table.unclaim(vm(1));
+        assert_eq!(table.claim(vm(3), slot(5)).unwrap_err().kind, Refusal::SlotTaken, "claimed twice");
+        table.unclaim(vm(1));
         assert_eq!(table.claim(vm(3), slot(5)), Ok(()));
     }
 
@@ -149,7 +159,7 @@ mod tests {
         table.claim(vm(1), slot(1)).unwrap();
         let device = Device { disk: DiskNumber::ROOT, loop_number: 0, snapshot: false };
         table.with(vm(1), |held| held.disks.insert(DiskNumber::ROOT, HeldDisk { device, open: None }));
-        table.forget_if_empty(vm(1));
+        table.unclaim(vm(1));
         assert!(table.with(vm(1), |held| held.disks.clear()).is_some());
         table.forget_if_empty(vm(1));
         assert!(table.with(vm(1), |_| ()).is_none());

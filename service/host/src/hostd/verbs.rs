@@ -9,7 +9,7 @@ use crate::process::Process;
 use crate::record::Record;
 use crate::refused::{Refused, Result, refused};
 use crate::system::{Launch, System};
-use crate::turns::Turns;
+use crate::turns::{Part, Turns};
 use banger_host::{PROTOCOL, Refusal, Reply, Request, Verb, VmStatus, packet};
 use banger_model::{
     Bytes, DiskNumber, ImageId, Limits, MachineSize, NetworkRules, Origin, Slot, Subnet, Used, VmId,
@@ -58,6 +58,7 @@ impl<S: System> Verbs<S> {
                 .collect();
             held.process = Some(process);
         });
+        self.table.unclaim(record.vm);
         Ok(())
     }
 
@@ -73,7 +74,7 @@ impl<S: System> Verbs<S> {
             let message = format!("{verb} comes with {wanted} descriptors, not {got}");
             return (refused(Refusal::Descriptor, message).into(), Vec::new());
         }
-        let _turn = request.vm().map(|vm| self.turns.take(vm));
+        let _turn = request.vm().map(|vm| self.turns.take(vm, parts(request.verb())));
         let done = |result: Result<()>| result.map(|()| Reply::Done);
         let reply = match request {
             Request::Hello { version } => hello(version),
@@ -191,7 +192,7 @@ impl<S: System> Verbs<S> {
                 }
             }
         });
-        self.table.forget_if_empty(vm);
+        self.table.unclaim(vm);
         done
     }
 
@@ -226,7 +227,7 @@ impl<S: System> Verbs<S> {
             self.table.with(vm, |held| held.tap = Some(Arc::new(tap)));
             Ok(())
         });
-        self.table.forget_if_empty(vm);
+        self.table.unclaim(vm);
         done
     }
 
@@ -377,6 +378,15 @@ impl<S: System> Verbs<S> {
             Some(true) => Err(refused(Refusal::WrongState, format!("VM {vm} runs: stop it first"))),
             _ => Ok(()),
         }
+    }
+}
+
+/// The parts of a VM that a verb works on.
+fn parts(verb: Verb) -> &'static [Part] {
+    match verb {
+        Verb::AttachLoop | Verb::AttachSnapshot | Verb::DetachDisk => &[Part::Disks],
+        Verb::MakeTap | Verb::OpenNetwork | Verb::CloseNetwork | Verb::RemoveTap => &[Part::Network],
+        _ => Part::ALL,
     }
 }
 
