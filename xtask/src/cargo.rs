@@ -78,6 +78,14 @@ pub fn build(profile: Profile) -> Result<Programs> {
     })
 }
 
+/// Builds what benchmarks call the service with.
+pub fn build_caller() -> Result<PathBuf> {
+    let mut caller = cargo();
+    caller.args(["build", "--quiet", "--release", "--package=banger-tests", "--bin=bus-caller"]);
+    machine::run(&mut caller).context("the caller does not build")?;
+    Ok(target().join("release/bus-caller"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -63,7 +63,7 @@ enum Job {
     Pull { layout: PathBuf, name: String, rounds: u32, peers: bool },
     Scale,
     Dns { rounds: u32 },
-    Vm { layout: PathBuf, name: String, rounds: u32 },
+    Vm { layout: PathBuf, name: String, rounds: u32, caller: PathBuf },
 }
 
 /// Makes everything ready and measures on a private host.
@@ -81,7 +81,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         (What::Dns, _) => (Job::Dns { rounds }, Accel::Tcg),
         (What::Vm, _) => {
             let image = image::debian()?;
-            (Job::Vm { layout: image.layout, name: image.name, rounds }, Accel::Tcg)
+            let caller = cargo::build_caller()?;
+            (Job::Vm { layout: image.layout, name: image.name, rounds, caller }, Accel::Tcg)
         }
     };
     let state = arguments.state.clone();
@@ -95,7 +96,7 @@ pub fn on_host(args: &[String]) -> Result<ExitCode> {
     match serde_json::from_str(args.first().context("no job")?)? {
         Job::Scale => scale::measure()?,
         Job::Dns { rounds } => dns::measure(rounds)?,
-        Job::Vm { layout, name, rounds } => vm::measure(&layout, &name, rounds as usize)?,
+        Job::Vm { layout, name, rounds, caller } => vm::measure(&layout, &name, rounds as usize, &caller)?,
         Job::Pull { layout, name, rounds, peers } => {
             images::push(&layout, &format!("{REGISTRY}/{name}"))?;
             compare(&name, &layers(&layout)?, rounds, peers)?;

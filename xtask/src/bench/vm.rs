@@ -2,14 +2,13 @@
 
 use super::{median, shortest};
 use crate::machine;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use banger_harness::{REGISTRY, images, inside};
 use std::{
     fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -21,11 +20,9 @@ const MARK: &str = "the-command-runs";
 const MANY: usize = 100;
 /// How many VMs are listed.
 const LISTED: usize = 1000;
-/// How often the VMM is looked for; well below what is measured.
-const LOOK: Duration = Duration::from_micros(200);
 
 /// Measures all of it, `rounds` times each.
-pub fn measure(layout: &Path, name: &str, rounds: usize) -> Result<()> {
+pub fn measure(layout: &Path, name: &str, rounds: usize, caller: &Path) -> Result<()> {
     let reference = format!("{REGISTRY}/{name}");
     images::push(layout, &reference)?;
     banger(&["image", "pull", "--name", NAME, &reference])?;
@@ -33,10 +30,10 @@ pub fn measure(layout: &Path, name: &str, rounds: usize) -> Result<()> {
     banger(&["run", "--rm", NAME, "--", "true"])?;
 
     let call = (0..rounds).map(|_| timed(&["version"])).collect::<Result<Vec<_>>>()?;
-    let first = starts(rounds)?;
+    let first = starts(rounds, caller)?;
     println!("{:<52} {:>9}", "median, ms", "");
     line("the client and one call, for comparison", median(&call));
-    line("vm create until the VMM executes, no other VM", median(&first));
+    line("CreateVM until the VMM executes, no other VM", median(&first));
 
     output(rounds)?;
 
@@ -45,15 +42,17 @@ pub fn measure(layout: &Path, name: &str, rounds: usize) -> Result<()> {
     for number in 0..MANY {
         created("small", number)?;
     }
-    let hundredth = starts(rounds)?;
-    line(&format!("vm create until the VMM executes, {MANY} other VMs"), median(&hundredth));
+    let hundredth = starts(rounds, caller)?;
+    line(&format!("CreateVM until the VMM executes, {MANY} other VMs"), median(&hundredth));
     println!("{:<52} {:>9.2}", "ratio", median(&hundredth).as_secs_f64() / median(&first).as_secs_f64());
 
     for number in MANY..LISTED {
         created("small", number)?;
     }
-    let listed = (0..rounds).map(|_| timed(&["vm", "ls", "--quiet"])).collect::<Result<Vec<_>>>()?;
-    line(&format!("vm ls of {LISTED} VMs, with the client"), median(&listed));
+    let listed = (0..rounds).map(|_| called(caller, &["list"])).collect::<Result<Vec<_>>>()?;
+    line(&format!("ListVMs of {LISTED} VMs"), median(&listed));
+    let shown = (0..rounds).map(|_| timed(&["vm", "ls", "--quiet"])).collect::<Result<Vec<_>>>()?;
+    line(&format!("vm ls of {LISTED} VMs, with the client"), median(&shown));
     Ok(())
 }
 
@@ -61,37 +60,20 @@ fn line(what: &str, time: Duration) {
     println!("{what:<52} {:>9.1}", time.as_secs_f64() * 1e3);
 }
 
-/// From the client's start to the VMM's.
-fn starts(rounds: usize) -> Result<Vec<Duration>> {
+/// From the call to the VMM.
+fn starts(rounds: usize, caller: &Path) -> Result<Vec<Duration>> {
     let start = |_| {
-        ensure!(inside::vm_pids().is_empty(), "a VM runs already");
-        let began = Instant::now();
-        let mut client = spawn(&["vm", "create", "--image", NAME, "--name", "started"])?;
-        while !executes() {
-            if let Some(status) = client.try_wait()? {
-                bail!("vm create ended with {status} before its VMM began");
-            }
-            thread::sleep(LOOK);
-        }
-        let executed = began.elapsed();
-        ensure!(client.wait()?.success(), "the VM did not come up");
+        let time = called(caller, &["start", NAME, "started"])?;
         banger(&["vm", "rm", "--force", "started"])?;
-        Ok(executed)
+        Ok(time)
     };
     (0..rounds).map(start).collect()
 }
 
-/// Whether a VM's process has become its VMM. To look through all processes would take one of the processors from what is
-/// measured; the helper writes down which it is.
-fn executes() -> bool {
-    let folders = fs::read_dir("/run/banger/vm").into_iter().flatten().flatten();
-    folders.into_iter().any(|folder| {
-        let record = fs::read(folder.path().join("record.json")).unwrap_or_default();
-        let pid = serde_json::from_slice::<serde_json::Value>(&record).map(|record| record["pid"].clone());
-        pid.is_ok_and(|pid| {
-            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("qemu"))
-        })
-    })
+/// How long the caller says that its call took.
+fn called(caller: &Path, arguments: &[&str]) -> Result<Duration> {
+    let told = banger_harness::output(Command::new(caller).args(arguments))?;
+    Ok(Duration::from_micros(told.trim().parse().context("the caller says something else")?))
 }
 
 /// Making a VM of a small and of a large image, without starting it.
