@@ -91,6 +91,12 @@ pub enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Write the manual's pages into a folder: for those who make packages.
+    #[command(hide = true)]
+    Manual {
+        /// The folder.
+        folder: std::path::PathBuf,
+    },
 }
 
 /// How a listing is written.

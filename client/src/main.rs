@@ -76,6 +76,10 @@ async fn run(cli: Cli, verbose: bool) -> Result<u8, Error> {
             clap_complete::generate(shell, &mut Cli::command(), "banger", &mut script);
             output::print(&String::from_utf8_lossy(&script))?;
         }
+        Command::Manual { folder } => {
+            let written = clap_mangen::generate_to(Cli::command(), &folder);
+            written.map_err(|error| Error::file("write", &folder, error))?;
+        }
     }
     Ok(0)
 }
