@@ -72,12 +72,21 @@ pub async fn agent(service: &Service, id: VmId, slot: Slot) -> Result<Agent, Str
             let path = service.socket(id, "agent.sock");
             match path.exists() {
                 true => UnixStream::connect(&path).await,
-                false => vsock::connect(slot.cid(), PORT).await,
+                false => by_vsock(service, id).await,
             }
         }
     };
     let socket = socket.map_err(|error| error.to_string())?;
     Agent::connect(socket).await.map_err(|error| error.to_string())
+}
+
+/// Connects to the guest by the host's vsock, which only the helper opens. The result is a stream of bytes as a Unix socket's is,
+/// and nothing else of it is used.
+async fn by_vsock(service: &Service, id: VmId) -> io::Result<UnixStream> {
+    let socket = service.host.connect_guest(id, PORT).await.map_err(io::Error::other)?;
+    let stream = std::os::unix::net::UnixStream::from(socket);
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
 }
 
 /// Connects to a port of the guest's through the VMM's socket: it wants a line, and answers with one.
@@ -101,29 +110,5 @@ async fn through_vmm(service: &Service, id: VmId, slot: Slot) -> io::Result<Unix
     match answer.starts_with(b"OK ") {
         true => Ok(socket),
         false => Err(io::ErrorKind::ConnectionRefused.into()),
-    }
-}
-
-mod vsock {
-    //! vsock(7), from the host's side.
-
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect as connect_to, socket};
-    use std::{
-        io,
-        os::fd::{AsRawFd, OwnedFd},
-    };
-    use tokio::net::UnixStream;
-
-    /// Connects to a guest's port. The result is a stream of bytes as a Unix socket's is, and nothing else of it is used.
-    pub async fn connect(cid: u32, port: u32) -> io::Result<UnixStream> {
-        let connected = tokio::task::spawn_blocking(move || -> io::Result<OwnedFd> {
-            let socket = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-            // The kernel gives up after two seconds.
-            connect_to(socket.as_raw_fd(), &VsockAddr::new(cid, port))?;
-            Ok(socket)
-        });
-        let stream = std::os::unix::net::UnixStream::from(connected.await.map_err(io::Error::other)??);
-        stream.set_nonblocking(true)?;
-        UnixStream::from_std(stream)
     }
 }

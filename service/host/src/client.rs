@@ -199,6 +199,12 @@ impl Host for HostClient {
         })
     }
 
+    fn connect_guest(&self, vm: VmId, port: u32) -> Answer<'_, OwnedFd> {
+        self.call(Request::ConnectGuest { vm, port }, Vec::new(), |reply, mut received| {
+            received.pop().filter(|_| reply == Reply::Done)
+        })
+    }
+
     fn list_vms(&self) -> Answer<'_, Vec<VmStatus>> {
         Box::pin(async move {
             let mut all: Vec<VmStatus> = Vec::new();

@@ -329,6 +329,12 @@ impl Host for FakeHost {
         })
     }
 
+    fn connect_guest(&self, vm: VmId, _port: u32) -> Answer<'_, OwnedFd> {
+        self.call(Verb::ConnectGuest, Some(vm), |_| {
+            Err(refused(Verb::ConnectGuest, Refusal::WrongState, "nobody listens there"))
+        })
+    }
+
     fn list_vms(&self) -> Answer<'_, Vec<VmStatus>> {
         self.call(Verb::ListVms, None, |state| {
             let status = |(vm, held): (&VmId, &FakeVm)| VmStatus {

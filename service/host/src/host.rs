@@ -81,6 +81,9 @@ pub trait Host: Send + Sync {
     /// What a VM takes of the host. Refused when its process does not live.
     fn vm_usage(&self, vm: VmId) -> Answer<'_, VmUsage>;
 
+    /// A connection to a port of a VM's guest by vsock. Refused when its process does not live, or nobody listens there.
+    fn connect_guest(&self, vm: VmId, port: u32) -> Answer<'_, OwnedFd>;
+
     /// Every VM of which the helper holds something, in the order of their ids.
     fn list_vms(&self) -> Answer<'_, Vec<VmStatus>>;
 }

@@ -11,7 +11,7 @@ use std::fmt;
 
 /// The version of this protocol. It changes whenever a message does: daemon and helper are installed
 /// together, so an old one beside a new one only means that it has to be restarted.
-pub const PROTOCOL: u32 = 7;
+pub const PROTOCOL: u32 = 8;
 
 /// What the helper can be asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -131,6 +131,13 @@ pub enum Request {
     VmUsage {
         /// Which VM.
         vm: VmId,
+    },
+    /// Connects to the agent in a VM's guest by vsock. The connection comes with the reply.
+    ConnectGuest {
+        /// Which VM.
+        vm: VmId,
+        /// The guest's port.
+        port: u32,
     },
     /// Lists VMs in the order of their ids.
     ListVms {
@@ -283,6 +290,8 @@ pub enum Verb {
     ShowDns,
     /// [`Request::VmUsage`]
     VmUsage,
+    /// [`Request::ConnectGuest`]
+    ConnectGuest,
     /// [`Request::ListVms`]
     ListVms,
 }
@@ -308,6 +317,7 @@ impl Request {
             Request::RouteDns { .. } => Verb::RouteDns,
             Request::ShowDns {} => Verb::ShowDns,
             Request::VmUsage { .. } => Verb::VmUsage,
+            Request::ConnectGuest { .. } => Verb::ConnectGuest,
             Request::ListVms { .. } => Verb::ListVms,
         }
     }
@@ -332,6 +342,7 @@ impl Request {
             | Request::RemoveTap { vm }
             | Request::StartVm { vm, .. }
             | Request::VmUsage { vm }
+            | Request::ConnectGuest { vm, .. }
             | Request::StopVm { vm } => Some(*vm),
         }
     }
@@ -364,6 +375,7 @@ impl Verb {
                 | Verb::RemoveTap
                 | Verb::ShowDns
                 | Verb::VmUsage
+                | Verb::ConnectGuest
                 | Verb::StopVm
                 | Verb::ListVms
         )
@@ -436,6 +448,7 @@ mod tests {
             any::<u16>().prop_map(|port| Request::RouteDns { subnet: Subnet::default(), port }),
             Just(Request::ShowDns {}),
             vm.clone().prop_map(|vm| Request::VmUsage { vm }),
+            (vm.clone(), any::<u32>()).prop_map(|(vm, port)| Request::ConnectGuest { vm, port }),
             proptest::option::of(vm).prop_map(|after| Request::ListVms { after }),
         ]
     }

@@ -17,12 +17,13 @@ use banger_host::packet::{receive, send};
 use banger_host::{NameRouting, Refusal, Verb, VmUsage};
 use banger_model::{Accel, DiskNumber, Firewall, KernelName, NetworkRules, Slot, Subnet, Used, VmId};
 use banger_vmm::firecracker::paths;
+use nix::sys::socket::{AddressFamily as Family, SockFlag, SockType, VsockAddr, connect, socket};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -72,6 +73,8 @@ pub trait System: Send + Sync {
     fn launch(&self, launch: &Launch<'_>) -> Result<Arc<Process>>;
     /// What a VM takes whose process is `pid`.
     fn usage(&self, vm: VmId, pid: u32) -> io::Result<VmUsage>;
+    /// Connects to a port of the guest that has this address.
+    fn connect_guest(&self, cid: u32, port: u32) -> io::Result<OwnedFd>;
     /// The last words of a VM's process.
     fn stderr_tail(&self, vm: VmId) -> String;
     /// Removes a VM's run folder, if there is one.
@@ -201,6 +204,13 @@ impl System for Machine {
 
     fn usage(&self, vm: VmId, pid: u32) -> io::Result<VmUsage> {
         crate::usage::of(vm, self.network.tap_of(vm).as_deref(), pid)
+    }
+
+    fn connect_guest(&self, cid: u32, port: u32) -> io::Result<OwnedFd> {
+        // vsock(7). The kernel gives up after two seconds.
+        let socket = socket(Family::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        connect(socket.as_raw_fd(), &VsockAddr::new(cid, port))?;
+        Ok(socket)
     }
 
     fn stderr_tail(&self, vm: VmId) -> String {

@@ -116,6 +116,10 @@ impl<S: System> Verbs<S> {
                 Ok(Reply::Dns { routing, message })
             }
             Request::VmUsage { vm } => self.usage(vm),
+            Request::ConnectGuest { vm, port } => match self.connect_guest(vm, port) {
+                Ok(socket) => return (Reply::Done, vec![socket]),
+                Err(failure) => Err(failure),
+            },
             Request::ListVms { after } => Ok(self.list_vms(after)),
         };
         (reply.unwrap_or_else(Reply::from), Vec::new())
@@ -308,6 +312,13 @@ impl<S: System> Verbs<S> {
         Ok(())
     }
 
+    fn connect_guest(&self, vm: VmId, port: u32) -> Result<OwnedFd> {
+        let wrong = |why: String| refused(Refusal::WrongState, format!("VM {vm} {why}"));
+        let slot = self.table.with(vm, |held| held.is_running().then_some(held.slot)).flatten();
+        let slot = slot.ok_or_else(|| wrong("does not run".into()))?;
+        self.system.connect_guest(slot.cid(), port).map_err(|error| wrong(format!("is not reached: {error}")))
+    }
+
     fn usage(&self, vm: VmId) -> Result<Reply> {
         let gone = || refused(Refusal::WrongState, format!("VM {vm} does not run"));
         let held = self.table.with(vm, |held| held.process.clone());
@@ -386,6 +397,8 @@ fn parts(verb: Verb) -> &'static [Part] {
     match verb {
         Verb::AttachLoop | Verb::AttachSnapshot | Verb::DetachDisk => &[Part::Disks],
         Verb::MakeTap | Verb::OpenNetwork | Verb::CloseNetwork | Verb::RemoveTap => &[Part::Network],
+        // It changes nothing, and may take a while.
+        Verb::ConnectGuest => &[],
         _ => Part::ALL,
     }
 }

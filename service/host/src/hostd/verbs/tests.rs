@@ -111,6 +111,13 @@ impl System for Pretended {
         Ok(banger_host::VmUsage { cpu_us: pid.into(), ..Default::default() })
     }
 
+    fn connect_guest(&self, cid: u32, port: u32) -> io::Result<OwnedFd> {
+        match (cid, port) {
+            (cid, 1024) if cid == slot(1).cid() => Ok(nothing()),
+            _ => Err(io::ErrorKind::ConnectionRefused.into()),
+        }
+    }
+
     fn stderr_tail(&self, _: VmId) -> String {
         "\u{1}".repeat(2048)
     }
@@ -213,8 +220,11 @@ fn a_life() {
     assert_eq!(status.exit, None);
     let usage = banger_host::VmUsage { cpu_us: pid.into(), ..Default::default() };
     assert_eq!(bench.ask(Request::VmUsage { vm: VM }, Vec::new()), Ok(Reply::Usage { usage }));
+    let connect = |port| bench.ask(Request::ConnectGuest { vm: VM, port }, Vec::new());
+    assert_eq!((connect(1024), connect(1025)), (Ok(Reply::Done), Err(Refusal::WrongState)));
     assert_eq!(bench.stop(), Ok(Reply::Done));
     assert_eq!(bench.ask(Request::VmUsage { vm: VM }, Vec::new()), Err(Refusal::WrongState));
+    assert_eq!(connect(1024), Err(Refusal::WrongState), "it does not run any more");
     assert_eq!(bench.list(), []);
     assert_eq!(bench.done(), ["attach", "tap", "launch", "disk gone", "tap gone", "folder gone"]);
 }
