@@ -12,9 +12,10 @@ pub const SLICE: &str = "banger.slice";
 /// Threads of a VMM: 64 processors, workers, and room; as many as its user may have.
 const TASKS: u64 = 512;
 
-/// What a VMM opens by itself. All else is given to it open, and its user may open nothing else anyway.
+/// What a VMM opens by itself, or has nodes of its own for (m), made before it gives up its privileges. All else is given to it
+/// open, and its user may open nothing else anyway.
 const DEVICES: [(&str, &str); 4] =
-    [("/dev/kvm", "rw"), ("/dev/net/tun", "rw"), ("block-loop", "rw"), ("block-device-mapper", "rw")];
+    [("/dev/kvm", "rwm"), ("/dev/net/tun", "rwm"), ("block-loop", "rwm"), ("block-device-mapper", "rwm")];
 
 /// How long systemd may take; a unit of the same name that is just going is waited for meanwhile.
 const PATIENCE: Duration = Duration::from_secs(10);

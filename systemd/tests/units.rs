@@ -41,6 +41,22 @@ fn only_bangerd_reaches_the_helper() {
 }
 
 #[test]
+fn the_helper_may_open_what_it_works_with() {
+    let allowed = values("banger-hostd.service", "DeviceAllow");
+    for device in [
+        "/dev/kvm",
+        "/dev/net/tun",
+        "/dev/vhost-vsock",
+        "/dev/loop-control",
+        "block-loop",
+        "/dev/mapper/control",
+        "block-device-mapper",
+    ] {
+        assert!(allowed.iter().any(|line| line.split(' ').next() == Some(device)), "{device}: {allowed:?}");
+    }
+}
+
+#[test]
 fn vms_outlive_the_helper() {
     let unit = "banger-hostd.service";
     assert_eq!(values(unit, "KillMode"), ["process"]);

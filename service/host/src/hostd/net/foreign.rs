@@ -137,7 +137,7 @@ pub fn open() {
             FirewallOwner::Docker | FirewallOwner::Iptables => {
                 nft::run(&json!({ "nftables": accepting(&firewall.chain) }))
             }
-            FirewallOwner::Firewalld => firewalld("addInterface"),
+            FirewallOwner::Firewalld => firewalld("changeZoneOfInterface"),
             FirewallOwner::Nftables | FirewallOwner::Legacy => {
                 Err(io::Error::other("it is an administrator's own"))
             }
