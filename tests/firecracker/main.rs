@@ -45,6 +45,9 @@ struct Vm {
     script: Script,
     vsock: Option<String>,
     agents: Vec<Pid>,
+    connections: Vec<UnixStream>,
+    /// It was written down while it stood still.
+    written: bool,
 }
 
 fn main() {
@@ -52,7 +55,13 @@ fn main() {
     let [flag, socket] = arguments.as_slice() else { panic!("--api-sock PATH") };
     assert_eq!(flag, "--api-sock");
     let listener = UnixListener::bind(socket).unwrap();
-    let vm = Arc::new(Mutex::new(Vm { script: Script::new("1.17.0"), vsock: None, agents: Vec::new() }));
+    let vm = Arc::new(Mutex::new(Vm {
+        script: Script::new("1.17.0"),
+        vsock: None,
+        agents: Vec::new(),
+        connections: Vec::new(),
+        written: false,
+    }));
     for connection in listener.incoming().map_while(Result::ok) {
         let vm = Arc::clone(&vm);
         thread::spawn(move || {
@@ -92,9 +101,14 @@ fn act(vm: &Arc<Mutex<Vm>>, path: &str, body: &Value) -> io::Result<()> {
             println!("the stand-in's guest is up");
             Ok(())
         }
-        "/vm" => signal(vm, if text("state") == "Paused" { Signal::SIGSTOP } else { Signal::SIGCONT }),
+        "/vm" if text("state") == "Paused" => signal(vm, Signal::SIGSTOP),
+        "/vm" => {
+            reset(vm);
+            signal(vm, Signal::SIGCONT)
+        }
         "/snapshot/create" => {
             let vsock = vm.lock().unwrap().vsock.clone();
+            vm.lock().unwrap().written = true;
             write_to(&text("mem_file_path"))?.write_all(b"memory")?;
             write_to(&text("snapshot_path"))?.write_all(json!({ "vsock": vsock }).to_string().as_bytes())
         }
@@ -127,6 +141,18 @@ fn is_mine(tap: &str) -> io::Result<()> {
     };
     let me = fs::metadata("/proc/self")?.uid().to_string();
     if owner.trim() == me { Ok(()) } else { Err(io::Error::other(format!("{tap} belongs to {owner}"))) }
+}
+
+/// The vsock of a guest that was written down begins anew when that goes on: its connections end
+/// (<https://github.com/firecracker-microvm/firecracker/blob/main/docs/snapshotting/snapshot-support.md>).
+fn reset(vm: &Mutex<Vm>) {
+    let mut vm = vm.lock().unwrap();
+    if std::mem::take(&mut vm.written) {
+        for connection in vm.connections.drain(..) {
+            // The other end may have gone.
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
 }
 
 fn signal(vm: &Mutex<Vm>, signal: Signal) -> io::Result<()> {
@@ -167,7 +193,12 @@ fn connect(vm: &Mutex<Vm>, mut host: UnixStream) -> io::Result<()> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
-    vm.lock().unwrap().agents.push(Pid::from_raw(agent.id().cast_signed()));
+    let ours_too = host.try_clone()?;
+    {
+        let mut vm = vm.lock().unwrap();
+        vm.agents.push(Pid::from_raw(agent.id().cast_signed()));
+        vm.connections.push(ours_too);
+    }
     let host_gone = Arc::new(AtomicBool::new(false));
     let (mut from, mut to, noted) = (host.try_clone()?, ours.try_clone()?, host_gone.clone());
     thread::spawn(move || {

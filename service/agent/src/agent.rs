@@ -157,12 +157,19 @@ impl Agent {
     }
 }
 
-impl Drop for Agent {
-    fn drop(&mut self) {
+impl Agent {
+    /// Ends the connection, whoever still has it.
+    pub fn close(&self) {
         self.connection.end(AgentError::Closed);
         for task in &self.tasks {
             task.abort();
         }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

@@ -92,6 +92,16 @@ impl Live {
         self.agent.send_replace(agent.map(Arc::new));
     }
 
+    /// Ends the connection to the guest, and waits for the one that is made after it.
+    pub async fn renew_agent(&self, wait: Duration) {
+        let Some(old) = self.agent() else { return };
+        let mut changes = self.agent.subscribe();
+        old.close();
+        let is_new = |agent: &Option<Arc<Agent>>| agent.as_ref().is_some_and(|new| !Arc::ptr_eq(new, &old));
+        // Whoever needs it finds out whether there is one.
+        let _ = tokio::time::timeout(wait, changes.wait_for(is_new)).await;
+    }
+
     /// How the guest's main process ended, if it has.
     pub fn exit(&self) -> Option<ExitStatus> {
         let told = self.agent().and_then(|agent| agent.main_ended());

@@ -28,8 +28,12 @@ use std::{
     os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 use tokio_util::sync::CancellationToken;
+
+/// How long a guest that goes on may take to be connected to again.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Takes a snapshot. The guest stands still meanwhile, and goes on afterwards unless it was paused before.
 ///
@@ -68,6 +72,10 @@ async fn take(service: &Arc<Service>, id: VmId, name: &VmName, job: &Job) -> Res
         false => control.resume().await.map_err(refused),
     };
     written.and(resumed)?;
+    if let (VmmKind::Firecracker, Some(live)) = (vmm, service.machines.live(id)) {
+        // Its guest's vsock begins anew once it goes on, and every connection of before ends.
+        live.renew_agent(if was_paused { Duration::ZERO } else { PATIENCE }).await;
+    }
     let snapshot = Snapshot {
         created: ids::now().seconds,
         vmm,
