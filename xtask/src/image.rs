@@ -82,10 +82,7 @@ fn make(name: String, layers: &[&[&str]]) -> Result<Image> {
     let mut below: Option<PathBuf> = None;
     for count in 1..=layers.len() {
         let archive = image.layout.with_extension(format!("{count}.tar"));
-        let mut bootstrap = machine::as_root(MMDEBSTRAP);
-        bootstrap.args(recipe(&suite, &layers[..count].concat())?).env("SOURCE_DATE_EPOCH", EPOCH);
-        bootstrap.stdin(Stdio::null()).stdout(File::create(&archive).context("cannot make an archive")?);
-        machine::run(&mut bootstrap)?;
+        bootstrap(&layers[..count].concat(), &archive)?;
         match below.replace(archive.clone()) {
             None => drop(layout.layer(open(&archive)?)?),
             Some(below) => {
@@ -103,6 +100,17 @@ fn make(name: String, layers: &[&[&str]]) -> Result<Image> {
     below.as_deref().map_or(Ok(()), drop_file)?;
     fs::rename(&part, &image.layout).context("cannot name the image")?;
     Ok(image)
+}
+
+/// Writes the root filesystem of a system with these packages as an archive.
+///
+/// # Errors
+/// When its packages cannot be fetched.
+pub fn bootstrap(packages: &[&str], archive: &Path) -> Result<()> {
+    let mut bootstrap = machine::as_root(MMDEBSTRAP);
+    bootstrap.args(recipe(&release().1, packages)?).env("SOURCE_DATE_EPOCH", EPOCH);
+    bootstrap.stdin(Stdio::null()).stdout(File::create(archive).context("cannot make an archive")?);
+    machine::run(&mut bootstrap)
 }
 
 /// The arguments of mmdebstrap for an archive with these packages.

@@ -12,6 +12,7 @@ mod kernel;
 mod lint;
 mod machine;
 mod packages;
+mod system;
 mod test;
 
 use clap::{Parser, Subcommand};

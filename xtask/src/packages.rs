@@ -21,6 +21,8 @@ pub enum Purpose {
     Fuzz,
     /// Making a release.
     Dist,
+    /// A whole Debian in a VM.
+    System,
 }
 
 /// A package is there when its file is: quicker to see than asking dpkg, and right for what was built by hand.
@@ -66,7 +68,16 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Bench, "podman", "/usr/bin/podman"),
     package(Purpose::Bench, "isal", "/usr/bin/igzip"),
     package(Purpose::Fuzz, "g++", "/usr/bin/g++"),
+    package(Purpose::System, "binutils", "/usr/bin/strip"),
+    package(Purpose::System, "dpkg-dev", "/usr/bin/dpkg-shlibdeps"),
+    package(Purpose::System, "e2fsprogs", "/sbin/mke2fs"),
+    package(Purpose::System, "mmdebstrap", "/usr/bin/mmdebstrap"),
+    package(Purpose::System, "qemu-system-x86", "/usr/bin/qemu-system-x86_64"),
+    package(Purpose::System, "tar", "/usr/bin/tar"),
     package(Purpose::Dist, "zstd", "/usr/bin/zstd"),
+    package(Purpose::Dist, "binutils", "/usr/bin/strip"),
+    package(Purpose::Dist, "dpkg-dev", "/usr/bin/dpkg-shlibdeps"),
+    package(Purpose::Dist, "rpm", "/usr/bin/rpmbuild"),
 ];
 
 /// Installs what these purposes lack, and says which.

@@ -5,6 +5,7 @@ use crate::{
     host::{self, Accel, Needs},
     kernel, machine,
     packages::{self, Purpose},
+    system,
 };
 use anyhow::{Context, Result, bail, ensure};
 use banger_harness::{THIS, User};
@@ -36,6 +37,8 @@ pub enum Lane {
     Bus,
     /// Everything real, on a private host: root
     Host,
+    /// The package on a Debian that systemd has booted, in QEMU: root
+    System,
 }
 
 impl fmt::Display for Lane {
@@ -45,6 +48,7 @@ impl fmt::Display for Lane {
             Lane::Contract => "contract",
             Lane::Bus => "bus",
             Lane::Host => "host",
+            Lane::System => "system",
         })
     }
 }
@@ -78,11 +82,12 @@ impl std::ops::AddAssign for Count {
 
 /// Runs the lanes and shows what ran.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let every = vec![Lane::Unit, Lane::Contract, Lane::Bus, Lane::Host];
+    let every = vec![Lane::Unit, Lane::Contract, Lane::Bus, Lane::Host, Lane::System];
     let lanes = if arguments.lanes.is_empty() { every } else { arguments.lanes.clone() };
     packages::install(&[Purpose::Build, Purpose::Host, Purpose::Test])?;
     let filter: Vec<&str> = arguments.only.as_deref().into_iter().collect();
-    let programs = if lanes == [Lane::Unit] { Vec::new() } else { build_lanes()? };
+    let needs_programs = lanes.iter().any(|lane| !matches!(lane, Lane::Unit | Lane::System));
+    let programs = if needs_programs { build_lanes()? } else { Vec::new() };
 
     let mut results = Vec::new();
     for lane in lanes {
@@ -97,6 +102,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             }
             Lane::Contract | Lane::Bus => run_programs(&of_lane, &filter)?,
             Lane::Host => on_private_host(&of_lane, &filter)?,
+            Lane::System => on_booted_host(filter.first().copied().unwrap_or_default())?,
         };
         results.push((lane, count));
     }
@@ -227,6 +233,16 @@ fn on_private_host(programs: &[&PathBuf], filter: &[&str]) -> Result<Count> {
         host::conclude(&report);
         count.broken += 1;
     }
+    Ok(count)
+}
+
+/// The scenarios say how it goes as tests do.
+fn on_booted_host(only: &str) -> Result<Count> {
+    packages::install(&[Purpose::System])?;
+    system::build()?;
+    let (mut command, _folder) = system::command(only)?;
+    let count = follow(&mut command)?;
+    ensure!(count != Count::default(), "the host did not come to its end: target/xtask/system-console.log");
     Ok(count)
 }
 

@@ -29,6 +29,7 @@ pub const TABLES: &str = "nftables tables";
 /// Everything that is looked for.
 pub const KINDS: &[&str] = &[
     "loop devices",
+    "device-mapper devices",
     "TAP devices",
     NETWORK,
     TABLES,
@@ -123,6 +124,7 @@ pub fn look(
     let ours = processes()?.into_iter().filter(|process| process.is_ours(banger));
     let left = [
         loop_devices()?,
+        mapped_devices()?,
         interfaces(true)?.into_iter().filter(|name| name.starts_with("bngr")).collect(),
         interfaces(false)?,
         tables()?,
@@ -147,6 +149,13 @@ fn loop_devices() -> Result<Vec<String>> {
         }
     }
     Ok(ours)
+}
+
+/// Devices of device-mapper are the whole machine's; ours have our name.
+fn mapped_devices() -> Result<Vec<String>> {
+    let blocks = fs::read_dir("/sys/block").doing("read /sys/block")?.flatten();
+    let names = blocks.filter_map(|entry| fs::read_to_string(entry.path().join("dm/name")).ok());
+    Ok(names.map(|name| name.trim().to_owned()).filter(|name| name.starts_with("banger")).collect())
 }
 
 /// Our network devices; with `up`, only those that a VM uses.

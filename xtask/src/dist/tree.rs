@@ -1,16 +1,15 @@
-//! `cargo xtask dist`: what a package would install, as one archive.
+//! The files of an installation, where a package puts them.
 
 use crate::{
-    cargo::{self, Profile},
+    cargo::Programs,
     machine::{self, root},
-    packages::{self, Purpose},
 };
 use anyhow::{Context, Result};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
-    path::Path,
-    process::{Command, ExitCode},
+    path::{Path, PathBuf},
+    process::Command,
 };
 
 /// Files that are in the checkout as they are installed: where they are, and where they go.
@@ -21,6 +20,8 @@ const FILES: &[(&str, &str)] = &[
     ("packaging/udev/60-banger.rules", "usr/lib/udev/rules.d/60-banger.rules"),
     ("LICENSE", "usr/share/doc/banger/LICENSE"),
     ("README.md", "usr/share/doc/banger/README.md"),
+    ("packaging/man/bangerd.8", "usr/share/man/man8/bangerd.8"),
+    ("packaging/man/banger-hostd.8", "usr/share/man/man8/banger-hostd.8"),
 ];
 
 /// Folders whose files are installed as they are: where they are, and where they go.
@@ -38,22 +39,18 @@ const COMPLETIONS: &[(&str, &str)] = &[
     ("fish", "usr/share/fish/vendor_completions.d/banger.fish"),
 ];
 
-/// Builds and writes `dist/banger-VERSION-ARCH.tar.zst`. The same sources give the same archive.
-pub fn run() -> Result<ExitCode> {
-    packages::install(&[Purpose::Build, Purpose::Dist])?;
-    let programs = cargo::build(Profile::Release)?;
-    let name = format!("banger-{}-{}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
-    let dist = root().join("dist");
-    let stage = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let tree = stage.path().join(&name);
-
+/// Puts all of it under `tree`.
+pub fn install(programs: &Programs, tree: &Path) -> Result<()> {
     for (source, target) in [
         (&programs.banger, "usr/bin/banger"),
         (&programs.bangerd, "usr/libexec/bangerd"),
         (&programs.hostd, "usr/libexec/banger-hostd"),
         (&programs.guest, "usr/lib/banger/banger-guest"),
     ] {
-        put(source, &tree.join(target), 0o755)?;
+        let target = tree.join(target);
+        put(source, &target, 0o755)?;
+        // Symbols are of no use without the sources, and ten times as large.
+        machine::run(Command::new("/usr/bin/strip").arg("--strip-unneeded").arg(&target))?;
     }
     for (source, target) in FILES {
         put(&root().join(source), &tree.join(target), 0o644)?;
@@ -72,21 +69,25 @@ pub fn run() -> Result<ExitCode> {
         fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
         fs::write(&path, script)?;
     }
-
-    fs::create_dir_all(&dist)?;
-    let archive = dist.join(format!("{name}.tar.zst"));
-    let mut tar = Command::new("/usr/bin/tar");
-    tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--format=gnu", "--mtime=@0"]);
-    tar.args(["--use-compress-program=/usr/bin/zstd -q -19 -T0", "-cf"])
-        .arg(&archive)
-        .arg("-C")
-        .arg(stage.path());
-    machine::run(tar.arg(&name))?;
-    println!("{}", archive.display());
-    Ok(ExitCode::SUCCESS)
+    let manual = tree.join("usr/share/man/man1");
+    fs::create_dir_all(&manual)?;
+    machine::run(Command::new(&programs.banger).arg("manual").arg(&manual))?;
+    compress_manual(tree)
 }
 
-fn put(source: &Path, target: &Path, mode: u32) -> Result<()> {
+/// Pages of the manual are kept compressed, the same each time (Debian Policy 12.1).
+fn compress_manual(tree: &Path) -> Result<()> {
+    for section in ["usr/share/man/man1", "usr/share/man/man8"] {
+        let pages: Vec<PathBuf> = fs::read_dir(tree.join(section))?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<std::io::Result<_>>()?;
+        machine::run(Command::new("/usr/bin/gzip").args(["-9n", "--"]).args(pages))?;
+    }
+    Ok(())
+}
+
+/// Copies a file to where it belongs.
+pub fn put(source: &Path, target: &Path, mode: u32) -> Result<()> {
     let what = || format!("cannot install {} as {}", source.display(), target.display());
     fs::create_dir_all(target.parent().unwrap_or(Path::new("/"))).with_context(what)?;
     fs::copy(source, target).with_context(what)?;
