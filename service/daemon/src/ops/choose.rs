@@ -88,6 +88,16 @@ pub fn remember(service: &Service, way: Choice, works: bool) -> Result<(), Error
     Ok(service.store.remember(fact, &format!("{word} {}", boot_id()))?)
 }
 
+/// Whether a way has worked the last time that it was tried, if that was before this boot of the host. It is as likely to work
+/// now, and a host that is busy starting VMs is no reason to give it up.
+///
+/// # Errors
+/// When the database fails.
+pub fn worked_last(service: &Service, way: Choice) -> Result<bool, Error> {
+    let Some(fact) = fact(way.vmm, way.accel) else { return Ok(true) };
+    Ok(service.store.fact(fact)?.is_some_and(|fact| fact.starts_with("works ")))
+}
+
 /// Whether KVM runs QEMU's guests on this boot of the host; none before it has been tried.
 ///
 /// # Errors
@@ -148,6 +158,17 @@ mod tests {
         assert_eq!(ways(None, None, true, (Some(false), Some(true))), [(Qemu, Kvm, false)]);
         assert_eq!(ways(None, None, true, (Some(false), Some(false))), [(Qemu, Tcg, false)]);
         assert_eq!(ways(None, None, false, (None, Some(true))), [(Qemu, Kvm, false)]);
+    }
+
+    #[tokio::test]
+    async fn what_worked_before_a_reboot_is_tried_with_patience() {
+        let service = crate::testing::bench().await.service;
+        let way = Choice { vmm: Qemu, accel: Kvm, trial: true };
+        assert!(!worked_last(&service, way).unwrap(), "nobody has tried");
+        service.store.remember("kvm", "works another-boot").unwrap();
+        assert_eq!((worked_last(&service, way).unwrap(), kvm_works(&service).unwrap()), (true, None));
+        remember(&service, way, false).unwrap();
+        assert!(!worked_last(&service, way).unwrap());
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub async fn bring_up(
         None => choose::choices(service, vm.spec.vmm)?,
     };
     for way in ways {
-        let bound = Duration::from_secs(match way.trial {
+        let bound = Duration::from_secs(match way.trial && !choose::worked_last(service, way)? {
             true => service.config.timeouts.first_kvm_boot,
             false => service.config.timeouts.boot,
         });
