@@ -89,7 +89,7 @@ pub fn start(vm: &str, more: &[&str]) {
 /// Asserts that a VM answers.
 #[track_caller]
 pub fn answers(vm: &str) {
-    alice(&["exec", vm, "--", "true"]).expect(0);
+    at_the_host(&["/usr/bin/timeout", "60", "/usr/bin/banger", "exec", vm, "--", "true"]).expect(0);
 }
 
 /// Has the image here.
