@@ -230,9 +230,10 @@ async fn make(service: &Arc<Service>, vm: &VmRow, start: bool, job: &Arc<Job>) -
         false => Ok(()),
     };
     // A start that came to the boot has done this.
-    let kept = match service.vm(vm.id) {
-        Ok(vm) => disk::keep(service, &vm).await,
-        Err(error) => Err(error),
+    let kept = match service.store.vm(vm.id)? {
+        Some(vm) => disk::keep(service, &vm).await,
+        // It may have gone by itself, its command having ended.
+        None => Ok(()),
     };
     started.and(kept)
 }

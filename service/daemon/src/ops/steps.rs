@@ -190,6 +190,9 @@ pub async fn carry_out(service: &Arc<Service>, vm: &VmRow, attempt: Attempt<'_>)
     // Each is awaited to its end, whatever becomes of the others: nothing may act any more when this is undone.
     let (disks, network, sealed) =
         tokio::join!(lane(Lane::Disks), lane(Lane::Network), seal(service, vm, &attempt));
+    if let (Err(_), Err(also)) = (&disks, &network) {
+        tracing::warn!(vm = %vm.id, %also, "its network could not be made either");
+    }
     disks.and(network)?;
     let _ = made.files.set(sealed?);
     lane(Lane::Machine).await?;
